@@ -1,0 +1,46 @@
+"""Errors that a person can act on.
+
+Each names what is wrong and how to mend it in one line; the CLI prints that line and exits with 1 or 2, the
+server turns it into an HTTP error of OpenAI's shape.
+"""
+
+from __future__ import annotations
+
+
+class TDPipeError(Exception):
+    """Base of every error that tdpipe raises on purpose."""
+
+
+class SettingsError(TDPipeError):
+    """A setting cannot be used.
+
+    Args:
+        field: the setting's dotted name, such as `pipeline.stages`.
+        problem: what is wrong with its value.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, field: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{field}: {problem}; {remedy}")
+        self.field = field
+
+
+class ModelError(TDPipeError):
+    """A checkpoint cannot be loaded or is not supported; the text says the remedy."""
+
+
+class RequestError(TDPipeError):
+    """A request cannot be served as asked (HTTP 400).
+
+    Args:
+        message: what is wrong and the remedy.
+        param: the request's field at fault, if it is one field.
+    """
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class PipelineError(TDPipeError):
+    """The pipeline failed; the text carries the failing stage's own traceback where there is one."""

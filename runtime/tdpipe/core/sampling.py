@@ -1,0 +1,41 @@
+"""How the next token is drawn, as the last stage needs to know it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """One request's sampling. The defaults are greedy decoding without penalties."""
+
+    temperature: float = 0.0
+    """0 is greedy; above, logits are divided by it."""
+    top_k: int = 0
+    """Keep the k likeliest tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the smallest set of likeliest tokens whose probabilities sum to at least this."""
+    min_p: float = 0.0
+    """Drop tokens less likely than this share of the likeliest one."""
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of tokens in prompt or output; 1 is off."""
+    presence_penalty: float = 0.0
+    """Subtracted from the logits of tokens that the output already has."""
+    frequency_penalty: float = 0.0
+    """Subtracted once per occurrence in the output."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token, added to its logit) pairs."""
+    seed: int = 0
+    """Draws depend on this and the token's position alone, never on the batch."""
+    logprobs: int | None = None
+    """Return the sampled token's log-probability and this many likeliest ones; None returns none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Log-probabilities at one sampled position, of the distribution before temperature and filters."""
+
+    logprob: float
+    """Of the sampled token, natural logarithm."""
+    top_tokens: tuple[int, ...] = ()
+    top_logprobs: tuple[float, ...] = ()

@@ -1,0 +1,116 @@
+"""The messages between controller and stages.
+
+A step is a delta: it names the rows to compute and what changed since the last one (sequences started, blocks
+added), because stages keep block tables and token ids themselves. Rows are arrays, so that a thousand of them
+cost no more Python than one. Stages execute steps in the order of issue, which alone makes slots and blocks
+safe to reuse as soon as the controller has let go of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from tdpipe.core.sampling import SamplingParams, TokenLogprobs
+
+IntArray = np.ndarray[tuple[int], np.dtype[np.int32]]
+BoolArray = np.ndarray[tuple[int], np.dtype[np.bool_]]
+FloatArray = np.ndarray[tuple[int], np.dtype[np.float64]]
+
+
+class Phase(StrEnum):
+    """What a step mostly does: a label for people and metrics, no stage acts on it."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+    MIXED = "mixed"
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceStart:
+    """A sequence takes a slot: stages forget whatever the slot held before.
+
+    Sent when it is first admitted and again when it comes back after a preemption, then with the tokens it had
+    generated, from which the last stage rebuilds penalties and emits nothing twice.
+    """
+
+    slot: int
+    sequence: int
+    """Number of the sequence, never used again; tells late tokens of a slot's earlier tenant apart."""
+    tokens: IntArray
+    """Prompt and generated token ids."""
+    prompt_length: int
+    """How many of `tokens` are the prompt."""
+    sampling: SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One micro-batch: rows of (slot, first position, count, sample?), ragged and unpadded."""
+
+    id: int
+    """Ascending from 0, without gaps within an epoch."""
+    phase: Phase
+    starts: tuple[SequenceStart, ...]
+    """Applied before the rows."""
+    slots: IntArray
+    """[R] slot of each row's sequence; a slot has at most one row in a step."""
+    first: IntArray
+    """[R] position of the row's first token in its sequence."""
+    counts: IntArray
+    """[R] tokens of the row, at least 1."""
+    sample: BoolArray
+    """[R] whether a token is sampled after the row's last position."""
+    block_slots: IntArray
+    """[N] slot that each new block is appended to."""
+    blocks: IntArray
+    """[N] the new blocks, in table order per slot."""
+
+    @property
+    def tokens(self) -> int:
+        """Batch tokens over all rows."""
+        return int(self.counts.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFeedback:
+    """Sampled tokens on their way from the last stage straight to stage 0."""
+
+    step: int
+    slots: IntArray
+    sequences: IntArray
+    positions: IntArray
+    """Position that each token takes in its sequence."""
+    tokens: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What the last stage sampled in a step: one token for each row whose `sample` is set, in row order."""
+
+    step: int
+    tokens: IntArray
+    logprobs: tuple[TokenLogprobs | None, ...] = ()
+    """Empty where no row asked for any, else one per token."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """A stage has executed a step."""
+
+    step: int
+    stage: int
+    busy: float
+    """Seconds of computing, without waiting for messages, activations or tokens."""
+    output: StepOutput | None = None
+    """From the last stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageFailure:
+    """A stage's loop ended with an exception."""
+
+    stage: int
+    traceback: str
