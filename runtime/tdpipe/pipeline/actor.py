@@ -1,0 +1,121 @@
+"""One stage's process.
+
+Ray calls it three times: to load, to connect and to run, and the last call does not return while
+    the pipeline lives.
+Ray makes all calls on one thread, which matters: OpenMP counts threads per calling thread. Errors
+    are returned, not raised, because not every exception survives Ray's pickling with its
+    traceback.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import ray
+import torch
+
+from tdpipe.core.errors import TDPipeError
+from tdpipe.core.step import StageFailure
+from tdpipe.pipeline.control_socket import StageControl
+from tdpipe.pipeline.feedback_socket import FeedbackSocket
+from tdpipe.pipeline.secure_sockets import SecureSockets
+from tdpipe.pipeline.torch_activations import connect_neighbours
+from tdpipe.stage.loop import StageLoop
+
+if TYPE_CHECKING:
+    from tdpipe.pipeline.rendezvous import Rendezvous
+    from tdpipe.pipeline.stage_builder import LoadedStage, StageBuilder
+
+FEEDBACK_KEY = "feedback"
+
+
+@dataclass(frozen=True, slots=True)
+class StageOffer:
+    """A stage is loaded."""
+
+    name: str
+    """What it holds, for people."""
+    fitting_blocks: int
+    seconds: float
+    """How long loading took."""
+
+
+class StageActor:
+    """The Ray actor of one stage.
+
+    Args:
+        stage: its number.
+        threads: CPU threads to compute with; None on CUDA devices leaves torch's choice.
+    """
+
+    def __init__(self, stage: int, threads: int | None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._stage = stage
+        self._loaded: LoadedStage | None = None
+        self._sockets: SecureSockets | None = None
+        self._loop: StageLoop | None = None
+
+    def load(self, builder: StageBuilder, device: str) -> StageOffer | StageFailure:
+        """Load the stage's weights."""
+        started = time.monotonic()
+        try:
+            self._loaded = builder.load(self._stage, torch.device(device))
+            blocks = self._loaded.fitting_blocks()
+        except Exception as error:
+            return self._failure(error)
+        return StageOffer(self._loaded.name, blocks, time.monotonic() - started)
+
+    def connect(self, rendezvous: Rendezvous, host: str | None, blocks: int) -> StageFailure | None:
+        """Allocate `blocks` KV blocks and meet the other stages.
+
+        Listens on `host` where it has to; None is the address of its node.
+        """
+        try:
+            self._loop = self._connect(rendezvous, host, blocks)
+        except Exception as error:
+            return self._failure(error)
+        return None
+
+    def run(self) -> StageFailure | None:
+        """Execute steps until the controller says goodbye."""
+        try:
+            if self._loop is None:
+                raise RuntimeError("run was called before connect")
+            self._loop.run()
+        except Exception as error:
+            return self._failure(error)
+        return None
+
+    def _connect(self, rendezvous: Rendezvous, host: str | None, blocks: int) -> StageLoop:
+        if self._loaded is None:
+            raise RuntimeError("connect was called before load")
+        executor = self._loaded.executor(blocks)
+        sockets = self._sockets = SecureSockets(rendezvous.keys)
+        upstream = downstream = None
+        feedback = None
+        if rendezvous.stages > 1:
+            store = rendezvous.store()
+            if self._stage == 0:
+                feedback = FeedbackSocket.listen(
+                    sockets, host or str(ray.util.get_node_ip_address())
+                )
+                store.set(FEEDBACK_KEY, feedback.address)
+            elif self._stage == rendezvous.stages - 1:
+                feedback = FeedbackSocket.connect(sockets, store.get(FEEDBACK_KEY).decode())
+            upstream, downstream = connect_neighbours(
+                rendezvous,
+                self._stage,
+                self._loaded.hidden_size,
+                self._loaded.dtype,
+                self._loaded.device,
+            )
+        control = StageControl(sockets, rendezvous.control, self._stage)
+        return StageLoop(executor, self._stage, control, upstream, downstream, feedback)
+
+    def _failure(self, error: Exception) -> StageFailure:
+        expected = isinstance(error, TDPipeError)
+        return StageFailure(self._stage, str(error) if expected else traceback.format_exc())

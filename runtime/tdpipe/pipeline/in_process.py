@@ -1,0 +1,137 @@
+"""Stages as threads of the controller's own process.
+
+For tests and for looking at the engine without Ray. The loop and the executor are the same as in an
+actor; Python's lock makes stages compute at the same time only inside torch.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+import torch
+
+from tdpipe.core.errors import PipelineError
+from tdpipe.core.step import StageFailure, StageReport
+from tdpipe.pipeline.mailbox import (
+    Mailbox,
+    MailboxActivations,
+    MailboxClosedError,
+    MailboxControl,
+)
+from tdpipe.pipeline.stage_group import StagePipeline
+from tdpipe.stage.loop import StageLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from tdpipe.core.settings import PipelineSettings
+    from tdpipe.core.step import Step, TokenFeedback
+    from tdpipe.pipeline.stage_builder import StageBuilder
+    from tdpipe.stage.loop import Executor
+
+JOIN_SECONDS = 2.0
+
+
+class ThreadStages:
+    """A `StageGroup` of threads."""
+
+    def __init__(self, executors: Sequence[Executor], threads_per_stage: int) -> None:
+        last = len(executors) - 1
+        self._inbox: queue.SimpleQueue[StageReport | StageFailure | None] = queue.SimpleQueue()
+        self._steps: list[Mailbox[Step]] = [Mailbox() for _ in executors]
+        self._activations: list[Mailbox[Tensor]] = [Mailbox() for _ in range(last)]
+        self._feedback: Mailbox[TokenFeedback] = Mailbox()
+        self._failure: StageFailure | None = None
+        self._threads = []
+        for stage, executor in enumerate(executors):
+            ends = last > 0 and stage in (0, last)
+            loop = StageLoop(
+                executor,
+                stage,
+                MailboxControl(self._steps[stage], self._inbox.put),
+                MailboxActivations(self._activations[stage - 1]) if stage > 0 else None,
+                MailboxActivations(self._activations[stage]) if stage < last else None,
+                self._feedback if ends else None,
+            )
+            self._threads.append(
+                threading.Thread(
+                    target=self._run,
+                    args=(stage, loop, threads_per_stage),
+                    name=f"stage-{stage}",
+                    daemon=True,
+                )
+            )
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, stage: int, loop: StageLoop, threads: int) -> None:
+        torch.set_num_threads(threads)
+        try:
+            loop.run()
+        except MailboxClosedError:
+            pass
+        except Exception:
+            self._inbox.put(StageFailure(stage, traceback.format_exc()))
+
+    def send(self, step: Step) -> None:
+        for mailbox in self._steps:
+            mailbox.send(step)
+
+    def receive(self, timeout: float | None) -> Sequence[StageReport]:
+        reports: list[StageReport] = []
+        try:
+            message = None if self._failure else self._inbox.get(timeout=timeout)
+            while message is not None:
+                if isinstance(message, StageFailure):
+                    self._failure = message
+                    break
+                reports.append(message)
+                message = self._inbox.get_nowait()
+        except queue.Empty:
+            pass
+        if self._failure and not reports:
+            raise PipelineError(f"stage {self._failure.stage} failed:\n{self._failure.traceback}")
+        return reports
+
+    def interrupt(self) -> None:
+        self._inbox.put(None)
+
+    def close(self) -> None:
+        for steps in self._steps:
+            steps.close()
+        for activations in self._activations:
+            activations.close()
+        self._feedback.close()
+        deadline = time.monotonic() + JOIN_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def start_in_process(
+    settings: PipelineSettings,
+    builder: StageBuilder,
+    device: torch.device,
+    progress: Callable[[str], None],
+) -> StagePipeline:
+    """Load all stages into this process and start their threads.
+
+    Raises:
+        ModelError, SettingsError: as the builder does.
+    """
+    loaded = []
+    for stage in range(builder.stages):
+        started = time.monotonic()
+        loaded.append(builder.load(stage, device))
+        took = time.monotonic() - started
+        progress(f"stage {stage}: {loaded[-1].name} loaded in {took:.1f} s")
+    blocks = min(stage.fitting_blocks() for stage in loaded)
+    capacity = builder.capacity(blocks)
+    executors = [stage.executor(blocks) for stage in loaded]
+    group = ThreadStages(executors, settings.threads_per_stage)
+    return StagePipeline(group, builder.stages, capacity, settings.step_timeout)

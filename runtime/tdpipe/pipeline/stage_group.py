@@ -1,0 +1,93 @@
+"""What a host of stages offers, and the pipeline that any such host makes.
+
+Threads and Ray actors differ in how messages reach the stages and in how a failure shows;
+collecting reports, waking and the last-resort timeout are the same for both and live here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from tdpipe.core.errors import PipelineError
+from tdpipe.pipeline.step_ledger import StepLedger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tdpipe.core.step import StageReport, Step
+    from tdpipe.pipeline.base import Capacity, StepResult
+
+
+class StageGroup(Protocol):
+    """Stages that run their loops."""
+
+    def send(self, step: Step) -> None:
+        """Pass a step to every stage; never blocks."""
+
+    def receive(self, timeout: float | None) -> Sequence[StageReport]:
+        """Reports that are there; waits up to `timeout` seconds for one. Empty after `interrupt` or
+        when the time is up.
+
+        Raises:
+            PipelineError: a stage failed.
+        """
+
+    def interrupt(self) -> None:
+        """Make a blocked or the next `receive` return; callable from any thread."""
+
+    def close(self) -> None:
+        """End the stages; idempotent, bounded in seconds."""
+
+
+class StagePipeline:
+    """The `Pipeline` over a group of stages."""
+
+    def __init__(
+        self, group: StageGroup, stages: int, capacity: Capacity, step_timeout: float
+    ) -> None:
+        self.stages = stages
+        self.capacity = capacity
+        self._group = group
+        self._ledger = StepLedger(stages)
+        self._step_timeout = step_timeout
+        self._woken = threading.Event()
+
+    def submit(self, step: Step) -> None:
+        self._ledger.submit(step.id, time.monotonic())
+        self._group.send(step)
+
+    def poll(self, timeout: float | None) -> list[StepResult]:
+        now = time.monotonic()
+        end = None if timeout is None else now + timeout
+        while True:
+            since = self._ledger.waiting_since()
+            hung = None if since is None else since + self._step_timeout
+            limits = [limit for limit in (end, hung) if limit is not None]
+            if self._woken.is_set():
+                limits = [now]
+            reports = self._group.receive(max(0.0, min(limits) - now) if limits else None)
+            for report in reports:
+                self._ledger.record(report)
+            now = time.monotonic()
+            results = self._ledger.completed(now)
+            if results:
+                return results
+            if self._woken.is_set():
+                self._woken.clear()
+                return []
+            if hung is not None and now >= hung:
+                raise PipelineError(
+                    f"no result for {self._step_timeout:g} s: {self._ledger.overdue()}; if its "
+                    "work may take that long, raise pipeline.step_timeout"
+                )
+            if end is not None and now >= end:
+                return []
+
+    def wake(self) -> None:
+        self._woken.set()
+        self._group.interrupt()
+
+    def close(self) -> None:
+        self._group.close()

@@ -1,0 +1,1 @@
+"""One pipeline stage: what it does with a step, and the loop that feeds it."""

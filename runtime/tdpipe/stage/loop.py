@@ -1,0 +1,131 @@
+"""A stage's endless loop: take a step, take its input, compute, pass on, report.
+
+It is the only place that knows in which order a stage does things. Two rules make the pipeline free
+of deadlocks: sends never wait for a stage further up, and stage 0 waits for sampled tokens only if
+the step cannot do without them.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from tdpipe.core.errors import PipelineError
+from tdpipe.core.step import StageReport
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tdpipe.core.step import Step, StepOutput, TokenFeedback
+    from tdpipe.stage.channels import ActivationChannel, ControlChannel, FeedbackChannel
+
+
+class Executor(Protocol):
+    """What the loop asks of a stage's executor."""
+
+    def apply(self, step: Step) -> None:
+        """Take over the step's starts and new blocks."""
+
+    def wants_tokens(self, step: Step) -> bool:
+        """First stage: whether a row needs a token that has not come back yet."""
+
+    def learn(self, feedback: TokenFeedback) -> None:
+        """First stage: store sampled tokens."""
+
+    def forward(self, step: Step, hidden: Tensor | None) -> Tensor:
+        """[tokens, hidden] of this stage, from [tokens, hidden] of the one before or, on the first,
+        from token ids.
+        """
+
+    def sample(self, step: Step, hidden: Tensor) -> tuple[StepOutput, TokenFeedback]:
+        """Last stage: draw the tokens that the step asks for."""
+
+
+class StageLoop:
+    """One stage's loop over its executor and channels.
+
+    Args:
+        executor: computes; has no transport.
+        stage: number of this stage, from 0.
+        control: steps in, reports out.
+        upstream: activations of the stage before; None on the first.
+        downstream: activations to the stage after; None on the last.
+        feedback: sampled tokens, sent by the last stage and received by the first; None between
+            them and where one
+            stage is both.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        stage: int,
+        control: ControlChannel,
+        upstream: ActivationChannel | None,
+        downstream: ActivationChannel | None,
+        feedback: FeedbackChannel | None,
+    ) -> None:
+        self._executor = executor
+        self._stage = stage
+        self._control = control
+        self._upstream = upstream
+        self._downstream = downstream
+        self._feedback = feedback
+        self._next_step = 0
+
+    def run(self) -> None:
+        """Execute steps until the control channel ends.
+
+        Raises:
+            PipelineError: a step was lost on the way.
+        """
+        while (step := self._control.receive()) is not None:
+            if step.id != self._next_step:
+                raise PipelineError(f"step {step.id} came where {self._next_step} was due")
+            self._next_step += 1
+            self._execute(step)
+
+    def _execute(self, step: Step) -> None:
+        started = time.perf_counter()
+        self._executor.apply(step)
+        busy = time.perf_counter() - started
+
+        hidden = self._input(step)
+
+        started = time.perf_counter()
+        hidden = self._executor.forward(step, hidden)
+        if self._downstream is not None:
+            _synchronise(hidden)
+            busy += time.perf_counter() - started
+            self._downstream.send(hidden)
+            self._control.report(StageReport(step.id, self._stage, busy))
+            return
+        output, feedback = self._executor.sample(step, hidden)
+        _synchronise(hidden)
+        busy += time.perf_counter() - started
+        # Stage 0 may be waiting for these tokens; nobody waits for the report as urgently.
+        if self._upstream is None:
+            self._executor.learn(feedback)
+        elif self._feedback is not None:
+            self._feedback.send(feedback)
+        self._control.report(StageReport(step.id, self._stage, busy, output))
+
+    def _input(self, step: Step) -> Tensor | None:
+        if self._upstream is not None:
+            hidden = self._upstream.receive(step.tokens)
+            _synchronise(hidden)
+            return hidden
+        if self._feedback is not None:
+            while (feedback := self._feedback.receive_ready()) is not None:
+                self._executor.learn(feedback)
+            while self._executor.wants_tokens(step):
+                self._executor.learn(self._feedback.receive())
+        return None
+
+
+def _synchronise(hidden: Tensor) -> None:
+    # Kernels run behind the host's clock; only what they took counts as busy, not what queued up
+    # before.
+    if hidden.device.type == "cuda":
+        torch.cuda.synchronize(hidden.device)

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import zmq
+
+from tdpipe.core.errors import PipelineError
+from tdpipe.core.step import StageReport, StepOutput, TokenFeedback
+from tdpipe.pipeline.control_socket import ControlServer, StageControl
+from tdpipe.pipeline.epoch_keys import EpochKeys, KeyPair
+from tdpipe.pipeline.feedback_socket import FeedbackSocket
+from tdpipe.pipeline.secure_sockets import SecureSockets
+from tests.support.step_driver import row_step, start_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Sockets = Callable[[EpochKeys], SecureSockets]
+
+HOST = "127.0.0.1"
+LONG = 10.0
+SHORT = 0.3
+
+
+@pytest.fixture
+def keys() -> EpochKeys:
+    return EpochKeys.issue()
+
+
+@pytest.fixture
+def sockets() -> Iterator[Callable[[EpochKeys], SecureSockets]]:
+    opened: list[SecureSockets] = []
+
+    def open_sockets(keys: EpochKeys) -> SecureSockets:
+        opened.append(SecureSockets(keys))
+        return opened[-1]
+
+    yield open_sockets
+    for each in opened:
+        each.close()
+
+
+def test_steps_reach_every_stage_and_reports_come_back(keys: EpochKeys, sockets: Sockets) -> None:
+    server = ControlServer(sockets(keys), HOST, stages=2)
+    stages = [StageControl(sockets(keys), server.address, stage) for stage in range(2)]
+    assert server.await_stages(LONG) == []
+
+    step = row_step(0, [(3, 0, 2, True)], (start_of(3, 1, [8, 9]),), [(3, 17)])
+    server.send(step)
+    for number, stage in enumerate(stages):
+        received = stage.receive()
+        assert received is not None
+        assert received.starts[0].tokens.tolist() == [8, 9]
+        assert received.block_slots.tolist() == [3]
+        output = StepOutput(0, np.asarray([5], np.int32)) if number else None
+        stage.report(StageReport(0, number, 0.25, output))
+
+    reports: list[StageReport] = []
+    while len(reports) < 2:
+        reports += server.receive(LONG)
+    assert {report.stage: report.busy for report in reports} == {0: 0.25, 1: 0.25}
+    server.close()
+
+
+def test_goodbye_ends_the_stages(keys: EpochKeys, sockets: Sockets) -> None:
+    server = ControlServer(sockets(keys), HOST, stages=1)
+    stage = StageControl(sockets(keys), server.address, 0)
+    assert server.await_stages(LONG) == []
+    server.say_goodbye()
+    assert stage.receive() is None
+    server.close()
+
+
+def test_a_stage_that_is_not_there_is_named(keys: EpochKeys, sockets: Sockets) -> None:
+    server = ControlServer(sockets(keys), HOST, stages=2)
+    present = StageControl(sockets(keys), server.address, 0)
+    assert server.await_stages(SHORT) == [1]
+    server.say_goodbye()
+    assert present.receive() is None
+    with pytest.raises(PipelineError, match="stage 1 is not connected"):
+        server.send(row_step(0, [(0, 0, 1, True)]))
+    server.close()
+
+
+def test_interrupt_ends_a_blocked_receive(keys: EpochKeys, sockets: Sockets) -> None:
+    server = ControlServer(sockets(keys), HOST, stages=1)
+    threading.Timer(0.05, server.interrupt).start()
+    assert server.receive(None) == []
+    server.close()
+
+
+def test_a_peer_with_another_client_key_is_not_let_in(keys: EpochKeys, sockets: Sockets) -> None:
+    server = ControlServer(sockets(keys), HOST, stages=1)
+    stranger = EpochKeys(server=keys.server, client=KeyPair.issue())
+    refused = StageControl(sockets(stranger), server.address, 0)
+    assert server.await_stages(SHORT) == [0]
+    del refused
+    # The server still serves those who have the key.
+    stage = StageControl(sockets(keys), server.address, 0)
+    assert server.await_stages(LONG) == []
+    server.say_goodbye()
+    assert stage.receive() is None
+    server.close()
+
+
+def test_a_peer_without_keys_gets_nothing_through(keys: EpochKeys, sockets: Sockets) -> None:
+    server = ControlServer(sockets(keys), HOST, stages=1)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    plain = context.socket(zmq.DEALER)
+    plain.routing_id = b"0"
+    plain.connect(server.address)
+    plain.send(b"")
+    assert server.await_stages(SHORT) == [0]
+    assert plain.poll(0) == 0
+    context.destroy(linger=0)
+    server.close()
+
+
+def test_a_stage_does_not_listen_to_an_impostor_of_the_controller(
+    keys: EpochKeys, sockets: Sockets
+) -> None:
+    impostor = EpochKeys(server=KeyPair.issue(), client=keys.client)
+    server = ControlServer(sockets(impostor), HOST, stages=1)
+    deaf = StageControl(sockets(keys), server.address, 0)
+    assert server.await_stages(SHORT) == [0]
+    del deaf
+    server.close()
+
+
+def test_feedback_goes_from_the_last_stage_to_the_first(keys: EpochKeys, sockets: Sockets) -> None:
+    first = FeedbackSocket.listen(sockets(keys), HOST)
+    assert first.receive_ready() is None
+    last = FeedbackSocket.connect(sockets(keys), first.address)
+    for step in range(3):
+        last.send(TokenFeedback(step, *[np.asarray([step], np.int32)] * 4))
+    assert [first.receive().step for _ in range(3)] == [0, 1, 2]
+    assert first.receive_ready() is None
+
+
+def test_secrets_do_not_show_in_messages_about_keys(keys: EpochKeys) -> None:
+    assert keys.server.secret.decode() not in repr(keys)

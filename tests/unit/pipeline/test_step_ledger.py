@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tdpipe.core.errors import PipelineError
+from tdpipe.core.step import StageReport, StepOutput
+from tdpipe.pipeline.step_ledger import StepLedger
+
+
+def report(step: int, stage: int, *, last: bool = False) -> StageReport:
+    output = StepOutput(step, np.asarray([step], np.int32)) if last else None
+    return StageReport(step, stage, busy=step + stage / 10, output=output)
+
+
+def test_a_step_is_complete_when_every_stage_reported_it() -> None:
+    ledger = StepLedger(2)
+    ledger.submit(0, now=0.0)
+    ledger.record(report(0, 1, last=True))
+    assert ledger.completed(1.0) == []
+    ledger.record(report(0, 0))
+    (result,) = ledger.completed(2.0)
+    assert result.busy == (0.0, 0.1)
+    assert result.output.tokens.tolist() == [0]
+    assert ledger.in_flight == 0
+
+
+def test_steps_come_out_in_the_order_of_issue() -> None:
+    ledger = StepLedger(1)
+    for step in (0, 1, 2):
+        ledger.submit(step, now=0.0)
+    ledger.record(report(1, 0, last=True))
+    assert ledger.completed(1.0) == []
+    ledger.record(report(0, 0, last=True))
+    assert [result.output.step for result in ledger.completed(2.0)] == [0, 1]
+
+
+@pytest.mark.parametrize("unexpected", [report(7, 0), report(0, 0), report(0, 2)])
+def test_a_report_that_nobody_waits_for_is_an_error(unexpected: StageReport) -> None:
+    ledger = StepLedger(2)
+    ledger.submit(0, now=0.0)
+    ledger.record(report(0, 0))
+    with pytest.raises(PipelineError, match="no report was due"):
+        ledger.record(unexpected)
+
+
+def test_waiting_counts_from_the_last_result_or_from_the_issue_that_ended_idleness() -> None:
+    ledger = StepLedger(1)
+    assert ledger.waiting_since() is None
+    ledger.submit(0, now=5.0)
+    ledger.submit(1, now=6.0)
+    assert ledger.waiting_since() == 5.0
+    ledger.record(report(0, 0, last=True))
+    ledger.completed(now=8.0)
+    assert ledger.waiting_since() == 8.0
+    ledger.record(report(1, 0, last=True))
+    ledger.completed(now=9.0)
+    assert ledger.waiting_since() is None
+
+
+def test_an_overdue_step_is_named_with_the_stages_that_owe_a_report() -> None:
+    ledger = StepLedger(3)
+    ledger.submit(4, now=0.0)
+    ledger.record(report(4, 1))
+    assert ledger.overdue() == "step 4 has no report of stage 0, 2"

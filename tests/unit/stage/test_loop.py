@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from tdpipe.core.errors import PipelineError
+from tdpipe.core.step import StepOutput, TokenFeedback
+from tdpipe.stage.loop import StageLoop
+from tests.support.step_driver import row_step, start_of
+
+if TYPE_CHECKING:
+    from tdpipe.core.step import StageReport, Step
+
+Log = list[tuple[object, ...]]
+
+
+class Script:
+    """An executor that writes down what the loop does."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.log: Log = []
+        self.reports: list[StageReport] = []
+        self._steps = list(steps)
+        self._wants = 0
+
+    def wants(self, count: int) -> Script:
+        self._wants = count
+        return self
+
+    def apply(self, step: Step) -> None:
+        self.log.append(("apply", step.id))
+
+    def wants_tokens(self, step: Step) -> bool:  # noqa: ARG002
+        return self._wants > 0
+
+    def learn(self, feedback: TokenFeedback) -> None:
+        self._wants -= 1
+        self.log.append(("learn", feedback.step))
+
+    def forward(self, step: Step, hidden: torch.Tensor | None) -> torch.Tensor:
+        self.log.append(("forward", step.id, None if hidden is None else hidden.shape[0]))
+        return torch.zeros(step.tokens, 2)
+
+    def sample(self, step: Step, hidden: torch.Tensor) -> tuple[StepOutput, TokenFeedback]:
+        self.log.append(("sample", step.id, hidden.shape[0]))
+        return StepOutput(step.id, np.asarray([9], np.int32)), feedback_of(step.id)
+
+    def receive_step(self) -> Step | None:
+        return self._steps.pop(0) if self._steps else None
+
+
+class Control:
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    def receive(self) -> Step | None:
+        return self._script.receive_step()
+
+    def report(self, report: StageReport) -> None:
+        self._script.log.append(("report", report.step, report.stage))
+        self._script.reports.append(report)
+
+
+class Activations:
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    def send(self, hidden: torch.Tensor) -> None:
+        self._script.log.append(("send", hidden.shape[0]))
+
+    def receive(self, tokens: int) -> torch.Tensor:
+        self._script.log.append(("receive", tokens))
+        return torch.zeros(tokens, 2)
+
+
+class Feedback:
+    def __init__(self, script: Script, messages: list[TokenFeedback], ready: int) -> None:
+        self._script = script
+        self._messages = messages
+        self._ready = ready
+
+    def send(self, feedback: TokenFeedback) -> None:
+        self._script.log.append(("feedback", feedback.step))
+
+    def receive(self) -> TokenFeedback:
+        self._script.log.append(("wait",))
+        return self._messages.pop(0)
+
+    def receive_ready(self) -> TokenFeedback | None:
+        if self._ready == 0:
+            return None
+        self._ready -= 1
+        return self._messages.pop(0)
+
+
+def feedback_of(step: int) -> TokenFeedback:
+    return TokenFeedback(step, *[np.asarray([0], np.int32)] * 4)
+
+
+def prefill(number: int, tokens: int = 3) -> Step:
+    return row_step(number, [(0, 0, tokens, True)], (start_of(0, 1, [1] * tokens),))
+
+
+def run(
+    script: Script,
+    stage: int,
+    *,
+    up: bool,
+    down: bool,
+    feedback: Feedback | None = None,
+) -> Log:
+    loop = StageLoop(
+        script,
+        stage,
+        Control(script),
+        Activations(script) if up else None,
+        Activations(script) if down else None,
+        feedback,
+    )
+    loop.run()
+    return script.log
+
+
+def test_the_first_stage_computes_from_token_ids_and_sends_before_it_reports() -> None:
+    script = Script([prefill(0)])
+    log = run(script, 0, up=False, down=True, feedback=Feedback(script, [], 0))
+    assert log == [("apply", 0), ("forward", 0, None), ("send", 3), ("report", 0, 0)]
+
+
+def test_a_middle_stage_passes_activations_on() -> None:
+    log = run(Script([prefill(0, 2), prefill(1, 5)]), 1, up=True, down=True)
+    assert log[:5] == [
+        ("apply", 0),
+        ("receive", 2),
+        ("forward", 0, 2),
+        ("send", 2),
+        ("report", 0, 1),
+    ]
+    assert log[5:7] == [("apply", 1), ("receive", 5)]
+
+
+def test_the_last_stage_sends_its_tokens_to_stage_0_before_it_reports() -> None:
+    script = Script([prefill(0)])
+    log = run(script, 2, up=True, down=False, feedback=Feedback(script, [], 0))
+    assert log[-3:] == [("sample", 0, 3), ("feedback", 0), ("report", 0, 2)]
+    (report,) = script.reports
+    assert report.output is not None
+    assert report.output.tokens.tolist() == [9]
+
+
+def test_a_single_stage_learns_its_own_tokens() -> None:
+    log = run(Script([prefill(0)]), 0, up=False, down=False)
+    assert log == [
+        ("apply", 0),
+        ("forward", 0, None),
+        ("sample", 0, 3),
+        ("learn", 0),
+        ("report", 0, 0),
+    ]
+
+
+def test_feedback_that_is_there_is_taken_without_waiting() -> None:
+    script = Script([prefill(0)])
+    feedback = Feedback(script, [feedback_of(10), feedback_of(11)], ready=2)
+    log = run(script, 0, up=False, down=True, feedback=feedback)
+    assert log[:4] == [("apply", 0), ("learn", 10), ("learn", 11), ("forward", 0, None)]
+
+
+def test_stage_0_waits_for_just_the_tokens_that_the_step_wants() -> None:
+    script = Script([prefill(0)]).wants(3)
+    messages = [feedback_of(number) for number in range(5)]
+    log = run(script, 0, up=False, down=True, feedback=Feedback(script, messages, ready=1))
+    assert log[1:7] == [
+        ("learn", 0),
+        ("wait",),
+        ("learn", 1),
+        ("wait",),
+        ("learn", 2),
+        ("forward", 0, None),
+    ]
+
+
+def test_a_gap_in_the_steps_stops_the_loop() -> None:
+    with pytest.raises(PipelineError, match="step 2 came where 1 was due"):
+        run(Script([prefill(0), prefill(2)]), 1, up=True, down=True)
+
+
+def test_an_error_of_the_executor_leaves_the_loop_unreported() -> None:
+    class Broken(Script):
+        def forward(self, step: Step, hidden: torch.Tensor | None) -> torch.Tensor:  # noqa: ARG002
+            raise ArithmeticError
+
+    script = Broken([prefill(0)])
+    with pytest.raises(ArithmeticError):
+        run(script, 1, up=True, down=True)
+    assert script.reports == []
