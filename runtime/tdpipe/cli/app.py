@@ -1,0 +1,54 @@
+"""The command line: its commands, and errors as one line."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tdpipe import __version__
+from tdpipe.cli.serve import EPILOG, serve
+from tdpipe.core.errors import SettingsError, TDPipeError
+from tdpipe.server.error_text import one_line
+
+app = typer.Typer(
+    name="tdpipe",
+    help="High-throughput LLM inference by temporally-disaggregated pipeline parallelism.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+app.command(epilog=EPILOG)(serve)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tdpipe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    The status is 0, 2 for wrong settings or usage, and 1 for any other expected error.
+
+    Args:
+        arguments: without the program's name; None takes them from `sys.argv`.
+    """
+    try:
+        app(arguments, prog_name="tdpipe")
+    except TDPipeError as error:
+        typer.echo(f"error: {one_line(error)}", err=True)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)

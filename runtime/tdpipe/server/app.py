@@ -1,0 +1,23 @@
+"""The FastAPI application: routes, errors and request ids around one `Serving`."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from tdpipe import __version__
+from tdpipe.server.errors import install_error_handlers
+from tdpipe.server.request_ids import RequestIds
+from tdpipe.server.routes import chat, completions, health, models
+from tdpipe.server.serving import Serving
+
+
+def create_app(serving: Serving) -> FastAPI:
+    """The application that answers from `serving`, which may not be ready yet."""
+    # The interactive pages would load scripts from a public CDN.
+    app = FastAPI(title="tdpipe", version=__version__, docs_url=None, redoc_url=None)
+    app.state.serving = serving
+    app.add_middleware(RequestIds)
+    install_error_handlers(app, serving.metrics.count_error)
+    for module in (completions, chat, models, health):
+        app.include_router(module.router)
+    return app

@@ -1,0 +1,71 @@
+"""What the server needs of an engine, so that tests can put a scripted one in its place."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from tdpipe.controller.snapshot import EngineSnapshot
+from tdpipe.controller.stream import TokenDelta
+from tdpipe.core.sampling import SamplingParams
+
+
+class TokenStream(Protocol):
+    """One request's output tokens; iterating raises PipelineError if the engine dies or closes."""
+
+    def __aiter__(self) -> AsyncIterator[TokenDelta]: ...
+
+    async def __anext__(self) -> TokenDelta: ...
+
+    def abort(self) -> None:
+        """The caller went away; idempotent."""
+
+    def finish(self, length: int) -> None:
+        """A stop string was found: only the first `length` output tokens count."""
+
+
+class Limits(Protocol):
+    """What a request must fit into."""
+
+    @property
+    def max_context(self) -> int:
+        """Tokens of prompt and output together."""
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that the KV cache holds."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+
+class Health(Protocol):
+    @property
+    def ready(self) -> bool: ...
+
+    @property
+    def error(self) -> str | None: ...
+
+
+class EnginePort(Protocol):
+    """Submitting happens on the server's event loop; everything else may happen on any thread."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    def submit(
+        self,
+        prompt: tuple[int, ...],
+        max_tokens: int,
+        sampling: SamplingParams,
+        stop_token_ids: frozenset[int],
+        request_id: str,
+    ) -> TokenStream:
+        """Queue a request; raises RequestError if it can never fit."""
+
+    def health(self) -> Health: ...
+
+    def snapshot(self) -> EngineSnapshot: ...
+
+    def close(self) -> None:
+        """End everything within seconds; streams that are still read raise PipelineError."""

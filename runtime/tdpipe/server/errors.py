@@ -1,0 +1,80 @@
+"""Errors in OpenAI's shape, each with the status, `param` and `code` that clients branch on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from tdpipe.core.errors import PipelineError, RequestError, TDPipeError
+from tdpipe.server.error_text import one_line
+
+_log = logging.getLogger(__name__)
+
+
+class ApiError(TDPipeError):
+    """An error with its HTTP status.
+
+    Args:
+        status: HTTP status.
+        message: what is wrong and the remedy.
+        param: the request's field at fault, if it is one field.
+        code: a word that clients can test for, such as `model_not_found`.
+    """
+
+    def __init__(self, status: int, message: str, *, param: str | None = None, code: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+
+
+def to_api_error(error: Exception) -> ApiError:
+    """The error as a client sees it; a bug is logged, and told without details."""
+    match error:
+        case ApiError():
+            return error
+        case RequestError():
+            return ApiError(400, str(error), param=error.param, code="invalid_value")
+        case PipelineError():
+            _log.error("the engine failed: %s", one_line(error))
+            return ApiError(503, f"the engine failed: {one_line(error)}", code="engine_failed")
+        case HTTPException(status_code=404):
+            return ApiError(
+                404, "no such route; see /openapi.json for the routes", code="not_found"
+            )
+        case HTTPException(status_code=405):
+            return ApiError(405, "this route does not take this method", code="method_not_allowed")
+        case HTTPException():
+            return ApiError(error.status_code, str(error.detail), code="http_error")
+        case _:
+            _log.error("a request failed", exc_info=error)
+            return ApiError(
+                500, "internal error; the server's log has the details", code="internal_error"
+            )
+
+
+def error_body(error: ApiError) -> dict[str, Any]:
+    """The JSON of an error response or of an error event in a stream."""
+    kind = "invalid_request_error" if error.status < 500 else "server_error"
+    fields = {"message": str(error), "type": kind, "param": error.param, "code": error.code}
+    return {"error": fields}
+
+
+def install_error_handlers(app: FastAPI, count: Callable[[str], None]) -> None:
+    """Answer every failure of `app`, unknown routes included, in this shape; `count` its code."""
+
+    async def answer(_: Request, error: Exception) -> JSONResponse:
+        api_error = to_api_error(error)
+        count(api_error.code)
+        headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+        if api_error.status == 503:
+            headers["retry-after"] = "1"
+        return JSONResponse(error_body(api_error), api_error.status, headers)
+
+    for kind in (TDPipeError, HTTPException, Exception):
+        app.add_exception_handler(kind, answer)

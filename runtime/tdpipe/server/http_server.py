@@ -1,0 +1,80 @@
+"""uvicorn on a socket that was bound before anything was loaded, in a thread of its own.
+
+The main thread stays free for signals and for starting the engine, while health probes are answered
+already.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import uvicorn
+from fastapi import FastAPI
+
+from tdpipe.core.errors import SettingsError
+from tdpipe.core.settings import ServerSettings
+
+_DRAIN_SECONDS = 3
+_JOIN_SECONDS = 6.0
+_BACKLOG = 2048
+
+
+def listen(settings: ServerSettings) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        SettingsError: the address is in use, unknown or not allowed.
+    """
+    host, port = settings.host, settings.port
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except socket.gaierror as error:
+        raise SettingsError(
+            "server.host", f"no such address: {host}", "pass another --host"
+        ) from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise SettingsError(
+            "server.port", f"cannot listen on {host}:{port}: {reason}", "pass another --port"
+        ) from error
+
+
+class HttpServer:
+    """Serves `app` on `listener` from `start` to `stop`."""
+
+    def __init__(self, app: FastAPI, listener: socket.socket) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=_DRAIN_SECONDS,
+        )
+        self._listener = listener
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self.ended = threading.Event()
+        """Set when the server has stopped, by `stop` or on its own."""
+
+    def start(self) -> None:
+        """Return once requests are answered."""
+        self._thread.start()
+        while not self._server.started and not self.ended.is_set():
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Close the socket, give running responses a few seconds, and return; idempotent."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join(_JOIN_SECONDS)
+        self._listener.close()
+
+    def _run(self) -> None:
+        try:
+            self._server.run(sockets=[self._listener])
+        finally:
+            self.ended.set()

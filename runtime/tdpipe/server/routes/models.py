@@ -1,0 +1,36 @@
+"""/v1/models: the one model that is served."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from tdpipe.server.context import Context
+from tdpipe.server.serving import Service
+
+router = APIRouter()
+
+
+@router.get("/v1/models")
+async def list_models(context: Context) -> dict[str, Any]:
+    """All served models."""
+    return {"object": "list", "data": [_card(context.serving.service())]}
+
+
+@router.get("/v1/models/{name:path}")
+async def retrieve_model(name: str, context: Context) -> dict[str, Any]:
+    """One model."""
+    return _card(context.serving.service_for(name))
+
+
+def _card(service: Service) -> dict[str, Any]:
+    limits = service.engine.limits
+    return {
+        "id": service.model.name,
+        "object": "model",
+        "created": service.model.created,
+        "owned_by": "tdpipe",
+        # Not OpenAI's, but what clients that size their prompts look for.
+        "max_model_len": min(limits.max_context, limits.kv_tokens),
+    }

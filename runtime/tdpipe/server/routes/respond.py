@@ -1,0 +1,40 @@
+"""Sending a call's answer, whole or as events, while its client is there to read it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Protocol
+
+from fastapi import Request
+from starlette.responses import JSONResponse, Response
+
+from tdpipe.server.call import Call, Output
+from tdpipe.server.disconnect import ClientGoneError, unless_disconnected
+from tdpipe.server.sse import EventStream
+
+_CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it
+
+
+class Answer(Protocol):
+    """Shapes a call's output as its endpoint's JSON."""
+
+    def whole(self, outputs: Sequence[Output]) -> dict[str, Any]:
+        """The response of a call that is not streamed, without `usage`."""
+
+    def chunks(self, call: Call, *, include_usage: bool) -> AsyncGenerator[dict[str, Any]]:
+        """The events of a streamed call."""
+
+
+async def respond(
+    request: Request, call: Call, answer: Answer, *, stream: bool | None, include_usage: bool
+) -> Response:
+    """Take over `call`, which is closed when its answer is sent or its client is gone."""
+    if stream:
+        return EventStream(answer.chunks(call, include_usage=include_usage), call.close)
+    try:
+        outputs = await unless_disconnected(request.receive, call.outputs())
+    except ClientGoneError:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    finally:
+        call.close()
+    return JSONResponse(answer.whole(outputs) | {"usage": call.usage()})

@@ -1,0 +1,107 @@
+"""Reading a JSON body, with errors that name the field and say what it takes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from tdpipe.server.errors import ApiError
+
+BodyT = TypeVar("BodyT", bound="Body")
+_FIELD_ERROR = "field_error"
+_LONGEST_ECHO = 80
+
+
+class Body(BaseModel):
+    """A JSON object of known fields and exact types."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+    unsupported: ClassVar[dict[str, str]] = {}
+    """Fields of OpenAI's that are refused unless null, and what to do instead."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_all_fields(cls, value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+        if not isinstance(value, dict):
+            return value
+        for name in value:
+            if name in cls.unsupported and value[name] is None:
+                continue
+            if name not in cls.model_fields:
+                reason = cls.unsupported.get(name, "unknown field")
+                raise field_error(
+                    name,
+                    f"{reason}; accepted are {', '.join(cls.model_fields)}",
+                    "unknown_parameter",
+                )
+        return {name: item for name, item in value.items() if name in cls.model_fields}
+
+
+def field_error(name: str, problem: str, code: str = "invalid_value") -> PydanticCustomError:
+    """What a validator of a whole body raises about one of its fields."""
+    return PydanticCustomError(
+        _FIELD_ERROR, "{problem}", {"name": name, "problem": problem, "code": code}
+    )
+
+
+async def read_body(request: Request, schema: type[BodyT]) -> BodyT:
+    """The request's body as `schema`.
+
+    Raises:
+        ApiError: 400, for the first thing that is wrong with it.
+    """
+    raw = await request.body()
+    try:
+        return schema.model_validate_json(raw)
+    except ValidationError as error:
+        raise _to_api_error(error.errors(include_url=False)[0]) from error
+
+
+def openapi_body(schema: type[Body]) -> dict[str, Any]:
+    """The route's `openapi_extra`, since FastAPI does not see bodies that `read_body` reads."""
+    # The id makes references to `#/$defs` mean this schema's own, not the document's.
+    described = {"$id": schema.__name__} | schema.model_json_schema()
+    content = {"application/json": {"schema": described}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _to_api_error(error: ErrorDetails) -> ApiError:
+    kind, context = error["type"], error.get("ctx", {})
+    param = _path(error["loc"])
+    if kind == "json_invalid":
+        return ApiError(400, f"the body is not JSON: {context['error']}", code="invalid_json")
+    if not param and kind in {"model_type", "model_attributes_type"}:
+        return ApiError(400, "the body must be a JSON object", code="invalid_json")
+    if kind == _FIELD_ERROR:
+        param = f"{param}.{context['name']}" if param else str(context["name"])
+        return ApiError(400, f"{param}: {error['msg']}", param=param, code=str(context["code"]))
+    if kind == "missing":
+        return ApiError(400, f"{param}: must be given", param=param, code="missing_parameter")
+    message = (
+        str(context["error"]) if kind == "value_error" else f"{error['msg']}{_got(error['input'])}"
+    )
+    return ApiError(
+        400, f"{param}: {message}" if param else message, param=param, code="invalid_value"
+    )
+
+
+def _got(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return f"; got {text if len(text) <= _LONGEST_ECHO else text[:_LONGEST_ECHO] + '…'}"
+
+
+def _path(location: tuple[int | str, ...]) -> str | None:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.removeprefix(".") or None

@@ -1,0 +1,106 @@
+"""The body of /v1/chat/completions."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from tdpipe.server.schemas.body import Body, field_error
+from tdpipe.server.schemas.common import GenerationBody, LogprobCount, TextFormat
+
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+_NO_TOOLS = "tools are not supported"
+_NO_AUDIO = "only text is supported"
+
+
+class TextPart(Body):
+    type: Literal["text"]
+    """Only text is supported."""
+    text: str
+
+
+class ChatMessage(Body):
+    role: Literal["system", "user", "assistant"]
+    """Whose message it is."""
+    content: list[TextPart]
+    """A string or a list of text parts, which are joined by line breaks."""
+    name: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")] | None = None
+    """Handed to the model's chat template, which decides whether it is shown to the model."""
+
+    unsupported: ClassVar[dict[str, str]] = {
+        "tool_calls": _NO_TOOLS,
+        "tool_call_id": _NO_TOOLS,
+        "function_call": _NO_TOOLS,
+        "audio": _NO_AUDIO,
+        "refusal": "belongs to answers; leave it out",
+    }
+
+    @field_validator("content", mode="before", json_schema_input_type=str | list[TextPart])
+    @classmethod
+    def _text_is_a_part(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [{"type": "text", "text": value}]
+        if not isinstance(value, list):
+            raise ValueError("give a string or a list of text parts")
+        return value
+
+    def for_template(self) -> dict[str, str]:
+        """The message as chat templates read it."""
+        fields = {"role": self.role, "content": "\n".join(part.text for part in self.content)}
+        return fields if self.name is None else fields | {"name": self.name}
+
+
+class ChatBody(GenerationBody):
+    endpoint = "chat"
+    id_prefix = "chatcmpl"
+    prompt_field = "messages"
+    continues_prompt = False
+    default_output_limit = None
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    """The conversation so far."""
+    max_tokens: Count | None = None
+    """Older name of `max_completion_tokens`."""
+    max_completion_tokens: Count | None = None
+    """Output tokens at most. Default: what the prompt leaves of the context."""
+    logprobs: bool | None = None
+    """Return the log-probability of each output token."""
+    top_logprobs: LogprobCount | None = None
+    """Also return those of this many likeliest tokens. Only with `logprobs`."""
+    response_format: TextFormat | None = None
+    """Only text is supported."""
+    tools: None = None
+    """Tools are not supported."""
+    tool_choice: Literal["none"] | None = None
+    """Tools are not supported."""
+
+    unsupported: ClassVar[dict[str, str]] = {
+        "prompt": "belongs to completions; use messages",
+        "functions": _NO_TOOLS,
+        "function_call": _NO_TOOLS,
+        "parallel_tool_calls": _NO_TOOLS,
+        "modalities": _NO_AUDIO,
+        "audio": _NO_AUDIO,
+    }
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        limits = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(limits) > 1:
+            raise field_error("max_tokens", "differs from max_completion_tokens; give one of them")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise field_error("top_logprobs", 'only allowed with "logprobs": true')
+        return self
+
+    @property
+    def output_limit(self) -> tuple[str, int | None]:
+        """(field, output tokens at most if it is given)."""
+        if self.max_tokens is not None:
+            return "max_tokens", self.max_tokens
+        return "max_completion_tokens", self.max_completion_tokens
+
+    @property
+    def logprob_count(self) -> int | None:
+        """Likeliest tokens to return with each token; None returns no log-probabilities."""
+        return (self.top_logprobs or 0) if self.logprobs else None

@@ -1,0 +1,78 @@
+"""The body of /v1/completions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from tdpipe.server.schemas.common import GenerationBody, LogprobCount
+
+Prompt = str | list[int]
+_FORMS = "give a string, a list of strings, a list of token ids, or a list of such lists"
+
+
+class CompletionBody(GenerationBody):
+    endpoint = "completions"
+    id_prefix = "cmpl"
+    prompt_field = "prompt"
+    continues_prompt = True
+    default_output_limit = 16
+
+    prompt: list[Prompt]
+    """A text or token ids, or a list of either; each prompt becomes a choice."""
+    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    """Output tokens at most. Default 16."""
+    logprobs: LogprobCount | None = None
+    """Return log-probabilities of each token and of this many likeliest ones."""
+    best_of: Literal[1] | None = None
+    """Only 1 is supported."""
+    echo: Literal[False] | None = None
+    """The prompt cannot be part of the output."""
+    suffix: None = None
+    """Text after the output is not supported."""
+
+    unsupported: ClassVar[dict[str, str]] = {
+        "max_completion_tokens": "belongs to chat completions; use max_tokens",
+        "messages": "belongs to chat completions; use prompt",
+        "top_logprobs": "belongs to chat completions; use logprobs",
+        "prompt_logprobs": "log-probabilities of the prompt are not supported",
+    }
+
+    @field_validator(
+        "prompt", mode="plain", json_schema_input_type=str | list[str] | list[int] | list[list[int]]
+    )
+    @classmethod
+    def _as_list(cls, value: Any) -> list[Prompt]:  # noqa: ANN401 - whatever JSON holds
+        if isinstance(value, str):
+            return [value]
+        if not isinstance(value, list):
+            raise ValueError(_FORMS)
+        if not value:
+            raise ValueError(f"is empty; {_FORMS}")
+        if _are_token_ids(value):
+            return [value]
+        if all(isinstance(item, str) for item in value):
+            return value
+        if all(isinstance(item, list) and _are_token_ids(item) for item in value):
+            return value
+        raise ValueError(f"mixes kinds, or holds ids below 0; {_FORMS}")
+
+    @field_validator("logprobs", mode="before")
+    @classmethod
+    def _off_as_chat_writes_it(cls, value: object) -> object:
+        return None if value is False else value
+
+    @property
+    def output_limit(self) -> tuple[str, int | None]:
+        """(field, output tokens at most if it is given)."""
+        return "max_tokens", self.max_tokens
+
+    @property
+    def logprob_count(self) -> int | None:
+        """Likeliest tokens to return with each token; None returns no log-probabilities."""
+        return self.logprobs
+
+
+def _are_token_ids(items: list[Any]) -> bool:
+    return all(type(item) is int and 0 <= item < 2**31 for item in items)

@@ -1,0 +1,62 @@
+"""Server-sent events as OpenAI's clients read them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tdpipe.server.disconnect import ClientGoneError, unless_disconnected
+from tdpipe.server.errors import error_body, to_api_error
+
+DONE = b"data: [DONE]\n\n"
+_encode = msgspec.json.Encoder().encode
+
+
+class EventStream(Response):
+    """Sends JSON objects as they come, then `[DONE]`; or an error object, which ends the stream.
+
+    Args:
+        events: the objects.
+        close: called when the stream is over, at once when the client disconnects.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[dict[str, Any]], close: Callable[[], None]) -> None:
+        self.status_code = 200
+        self.background = None
+        # Proxies such as nginx would collect the events otherwise.
+        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
+        self._events = events
+        self._close = close
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """Run as an ASGI application."""
+        try:
+            await unless_disconnected(receive, self._send(send))
+        except ClientGoneError:
+            pass
+        finally:
+            self._close()
+
+    async def _send(self, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        try:
+            async with aclosing(self._events) as events:
+                async for event in events:
+                    await send(_body(b"data: " + _encode(event) + b"\n\n"))
+            await send(_body(DONE))
+        except Exception as error:
+            event = error_body(to_api_error(error))
+            await send(_body(b"data: " + _encode(event) + b"\n\n"))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _body(data: bytes) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": True}

@@ -1,0 +1,96 @@
+"""Handing prompts to the engine: what must hold of them, and how long their output may be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tdpipe.server.call import Call
+from tdpipe.server.context import RequestContext
+from tdpipe.server.detokenizer import Detokenizer
+from tdpipe.server.engine_port import Limits
+from tdpipe.server.errors import ApiError
+from tdpipe.server.generation import Generation
+from tdpipe.server.request_record import RequestRecord
+from tdpipe.server.schemas.common import GenerationBody
+from tdpipe.server.serving import Service
+from tdpipe.server.stop_strings import StopStrings
+
+
+def submit(
+    context: RequestContext,
+    service: Service,
+    body: GenerationBody,
+    prompts: Sequence[tuple[int, ...]],
+) -> Call:
+    """Submit all prompts (token ids) of a call, or none.
+
+    Raises:
+        ApiError: 400, a prompt or a token id does not fit.
+        RequestError: the engine refuses a request.
+    """
+    engine, model = service.engine, service.model
+    for prompt in prompts:
+        _check_tokens(body.prompt_field, prompt, engine.limits)
+    for param, tokens in body.named_tokens().items():
+        _check_tokens(param, tokens, engine.limits)
+    budgets = [_output_budget(body, len(prompt), engine.limits) for prompt in prompts]
+    sampling = body.sampling(default_temperature=model.default_temperature)
+    stop_token_ids = frozenset(body.stop_token_ids or ())
+    if not body.ignore_eos:
+        stop_token_ids |= model.eos_token_ids
+    generations: list[Generation] = []
+    try:
+        for index, (prompt, budget) in enumerate(zip(prompts, budgets, strict=True)):
+            request_id = f"{body.id_prefix}-{context.request_id}-{index}"
+            stream = engine.submit(prompt, budget, sampling, stop_token_ids, request_id)
+            before = prompt if body.continues_prompt else ()
+            record = RequestRecord(request_id, body.endpoint, len(prompt), arrived=context.arrived)
+            generations.append(
+                Generation(
+                    stream,
+                    detokenizer=Detokenizer(model.tokenizer, before),
+                    stops=StopStrings(body.stop or ()),
+                    stop_token_ids=stop_token_ids,
+                    record=record,
+                    sink=context.serving.request_ended,
+                )
+            )
+    except BaseException:
+        Call(generations).close()
+        raise
+    return Call(generations)
+
+
+def _check_tokens(param: str, tokens: Sequence[int], limits: Limits) -> None:
+    largest = max(tokens, default=0)
+    if largest >= limits.vocab_size:
+        raise ApiError(
+            400,
+            f"{param}: token id {largest} is outside the vocabulary of {limits.vocab_size} tokens",
+            param=param,
+            code="invalid_value",
+        )
+
+
+def _output_budget(body: GenerationBody, prompt: int, limits: Limits) -> int:
+    limit = min(limits.max_context, limits.kv_tokens)
+    what = "the context" if limits.max_context <= limits.kv_tokens else "the KV cache"
+    left = limit - prompt
+    field, asked = body.output_limit
+    size = f"the prompt has {prompt} tokens"
+    if left < 1:
+        problem = f"{size}, but {what} holds {limit} with at least one output token"
+        raise _too_long(f"{problem}; shorten the prompt", body.prompt_field)
+    if asked is not None and asked > left:
+        problem = (
+            f"{size} and {field} is {asked}, {prompt + asked} together, but {what} holds {limit}"
+        )
+        remedy = f"shorten the prompt or ask for at most {left} output tokens"
+        raise _too_long(f"{problem}; {remedy}", field)
+    if asked is None:
+        return left if body.default_output_limit is None else min(left, body.default_output_limit)
+    return asked
+
+
+def _too_long(message: str, param: str) -> ApiError:
+    return ApiError(400, message, param=param, code="context_length_exceeded")

@@ -1,0 +1,110 @@
+"""`tdpipe serve` as a process: what it prints, and that it stops when it is told to."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from tests.support.endpoint import free_port
+from tests.support.tokenizer_kinds import build_hf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny")
+    build_hf("byte_level").save_pretrained(path)
+    return path
+
+
+@contextmanager
+def serving(checkpoint: Path, port: int, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "tests.support.serve_scripted", "serve"]
+    arguments = ["--model", str(checkpoint), "--name", "tiny", "--port", str(port)]
+    process = subprocess.Popen(
+        [*command, *arguments],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until(port: int, path: str, status: int, process: subprocess.Popen[str]) -> None:
+    while True:
+        assert process.poll() is None, process.communicate()[1]
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}{path}").status_code == status:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+
+
+def test_ctrl_c_ends_running_requests_and_the_process(checkpoint: Path) -> None:
+    port = free_port()
+    with serving(checkpoint, port) as process:
+        wait_until(port, "/health/ready", 200, process)
+        url = f"http://127.0.0.1:{port}/v1/completions"
+        body = {"model": "tiny", "prompt": "hello", "stream": True}
+        with httpx.stream("POST", url, json=body) as response:
+            lines = response.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGINT)
+            rest = list(lines)
+        _, text = process.communicate(timeout=20)
+    assert "the engine was closed" in rest[-2] + rest[-1]
+    assert process.returncode == 0
+    for step in ("listening on", "loading 2 stages", "warming up", "ready: "):
+        assert re.search(rf"^\[ *\d+\.\d s\] {step}", text, re.MULTILINE)
+    assert f"curl http://127.0.0.1:{port}/v1/chat/completions" in text
+    assert "Count from 4 to 11." in text
+    assert "Traceback" not in text
+
+
+def test_a_second_ctrl_c_forces_the_end(checkpoint: Path) -> None:
+    port = free_port()
+    with serving(checkpoint, port, CLOSE_SECONDS="600") as process:
+        wait_until(port, "/health/ready", 200, process)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        while "stopping" not in process.stderr.readline():
+            assert process.poll() is None
+        wait_until(port, "/health/ready", 503, process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+
+
+def test_a_signal_ends_a_long_start(checkpoint: Path) -> None:
+    port = free_port()
+    with serving(checkpoint, port, START_SECONDS="600") as process:
+        wait_until(port, "/health/live", 200, process)
+        wait_until(port, "/health/ready", 503, process)
+        process.send_signal(signal.SIGTERM)
+        _, text = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in text
+
+
+def test_an_engine_that_does_not_start_is_one_line_and_status_1(checkpoint: Path) -> None:
+    with serving(checkpoint, free_port(), START_ERROR="1") as process:
+        _, text = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert text.splitlines()[-1] == "error: stage 1 failed: OSError: no room"
+    assert "Traceback" not in text

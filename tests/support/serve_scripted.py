@@ -1,0 +1,59 @@
+"""Runs `tdpipe` with a scripted engine in place of the real one.
+
+The environment says how it behaves: `START_SECONDS` and `CLOSE_SECONDS` are how long starting and
+closing take, `START_ERROR` makes it fail.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import types
+from typing import TYPE_CHECKING
+
+from tdpipe.core.errors import PipelineError
+from tests.support.endpoint import ANSWER, answer_with
+from tests.support.fake_engine import FakeEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tdpipe.core.settings import Settings
+
+
+class SlowToClose(FakeEngine):
+    def close(self) -> None:
+        super().close()
+        time.sleep(float(os.environ.get("CLOSE_SECONDS", "0")))
+
+
+def start_engine(settings: Settings, progress: Callable[[str], None]) -> FakeEngine:
+    progress(f"loading {settings.pipeline.stages} stages")
+    if os.environ.get("START_ERROR"):
+        raise PipelineError("stage 1 failed:\nTraceback (most recent call last)\nOSError: no room")
+    time.sleep(float(os.environ.get("START_SECONDS", "0")))
+    progress("warming up")
+    return SlowToClose(answer_with(ANSWER), hang_after=3)
+
+
+def describe_model(_: Path) -> types.SimpleNamespace:
+    return types.SimpleNamespace(eos_token_ids=())
+
+
+def main() -> None:
+    controller = types.ModuleType("tdpipe.controller")
+    controller.start_engine = start_engine  # type: ignore[attr-defined]
+    description = types.ModuleType("tdpipe.model.description")
+    description.describe_model = describe_model  # type: ignore[attr-defined]
+    sys.modules["tdpipe.controller"] = controller
+    sys.modules["tdpipe.model.description"] = description
+
+    from tdpipe.cli import main as tdpipe
+
+    tdpipe(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

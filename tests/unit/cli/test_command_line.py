@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+import tdpipe
+from tdpipe.cli.app import app, main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def failure(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert isinstance(caught.value.code, int)
+    return caught.value.code, capsys.readouterr().err
+
+
+def test_the_version_is_printed() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output == f"tdpipe {tdpipe.__version__}\n"
+
+
+def test_help_tells_every_option_with_default_and_variable() -> None:
+    text = CliRunner().invoke(app, ["serve", "--help"]).output
+    for option in (
+        "--model",
+        "--name",
+        "--stages",
+        "--policy",
+        "--device",
+        "--host",
+        "--port",
+        "--config",
+    ):
+        assert option in text
+    words = " ".join(text.split())
+    assert "default 2, env TDPIPE_PIPELINE__STAGES" in words
+    assert "default 8000, env TDPIPE_SERVER__PORT" in words
+    assert "Examples:" in text
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom tdpipe.cli import main\n"
+        "try:\n    main(['serve', '--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'ray', 'transformers', 'fastapi', 'numpy'}\n"
+        "print(heavy & sys.modules.keys(), file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--stages", "0"], "pipeline.stages"),
+        (["--policy", "fifo"], "'temporal' or 'hybrid'"),
+        (["--device", "tpu"], "model.device"),
+        (["--port", "70000"], "server.port"),
+        (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["--host", "no.such.host.invalid"], "server.host"),
+    ],
+    ids=str,
+)
+def test_a_wrong_setting_is_one_line_and_status_2(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, text = failure(["serve", "--model", str(tmp_path), *arguments], capsys)
+    assert status == 2
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    assert says in text
+
+
+def test_a_flag_overrides_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TDPIPE_SERVER__HOST", "from.environment.invalid")
+    model = ["--model", str(tmp_path)]
+    assert "from.environment.invalid" in failure(["serve", *model], capsys)[1]
+    assert (
+        "from.flag.invalid" in failure(["serve", *model, "--host", "from.flag.invalid"], capsys)[1]
+    )
+
+
+def test_a_taken_port_is_told_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        status, text = failure(["serve", "--model", str(tmp_path), "--port", port], capsys)
+    assert status == 2
+    assert f"127.0.0.1:{port}" in text
+    assert "in use" in text
+
+
+def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    status, text = failure(["serve", "--stagez", "2"], capsys)
+    assert status == 2
+    assert "--stagez" in text
+
+
+def test_without_a_model_and_a_demo_the_remedy_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tdpipe, "__file__", str(tmp_path / "runtime" / "tdpipe" / "__init__.py"))
+    status, text = failure(["serve"], capsys)
+    assert status == 2
+    assert "pass --model DIR" in text

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tdpipe.server.detokenizer import Detokenizer
+from tests.support.tokenizer_kinds import KINDS, build_straddling, build_tokenizer
+
+kinds = pytest.mark.parametrize("kind", KINDS)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.text(
+    "é日😀 aon\n", max_size=200
+)
+
+
+def stream(kind: str, tokens: list[int]) -> list[str]:
+    detokenizer = Detokenizer(build_tokenizer(kind))
+    return [*(detokenizer.step(token) for token in tokens), detokenizer.finish()]
+
+
+@kinds
+@given(text=texts)
+def test_streamed_text_equals_the_whole_text(kind: str, text: str) -> None:
+    tokenizer = build_tokenizer(kind)
+    tokens = list(tokenizer.encode(text))
+    assert "".join(stream(kind, tokens)) == tokenizer.decode(tokens)
+
+
+@kinds
+@given(text=texts)
+def test_no_piece_holds_part_of_a_character(kind: str, text: str) -> None:
+    if "\ufffd" not in text:
+        pieces = stream(kind, list(build_tokenizer(kind).encode(text)))
+        assert not any("\ufffd" in piece for piece in pieces)
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "byte_fallback"])
+@given(text=texts)
+def test_text_of_byte_tokenizers_comes_back_as_it_was(kind: str, text: str) -> None:
+    tokens = list(build_tokenizer(kind).encode(text))
+    if text:
+        assert "".join(stream(kind, tokens)) == text
+
+
+@kinds
+@given(data=st.data())
+def test_any_tokens_give_text_and_none_is_held_back_for_long(
+    kind: str, data: st.DataObject
+) -> None:
+    tokenizer = build_tokenizer(kind)
+    ids = st.integers(0, 300)
+    tokens = data.draw(st.lists(ids, max_size=150))
+    detokenizer = Detokenizer(tokenizer)
+    for token in tokens:
+        detokenizer.step(token)
+        assert len(detokenizer._window) <= 65
+    detokenizer.finish()
+
+
+def test_characters_that_tokens_straddle_come_as_soon_as_they_are_whole() -> None:
+    tokenizer, first, straddling, last = build_straddling()
+    detokenizer = Detokenizer(tokenizer)
+    assert detokenizer.step(first) == ""
+    assert [detokenizer.step(straddling) for _ in range(300)] == ["é"] * 300
+    assert detokenizer.step(last) == "é"
+
+
+def test_an_unfinished_character_is_shown_as_replacement_only_at_the_end() -> None:
+    tokenizer = build_tokenizer("byte_fallback")
+    tokens = list(tokenizer.encode("a日"))[:-1]
+    pieces = stream("byte_fallback", tokens)
+    assert "".join(pieces[:-1]) == "a"
+    assert set(pieces[-1]) == {"\ufffd"}
+
+
+def test_bytes_that_are_no_text_do_not_stop_what_follows() -> None:
+    tokenizer = build_tokenizer("byte_fallback")
+    character, garbage, tail = tokenizer.encode("日")[1:], [5 + 0xFF] * 2, tokenizer.encode("on")
+    assert "".join(stream("byte_fallback", [*character, *garbage, *tail])).endswith(" on")
+
+
+def test_special_tokens_have_no_text() -> None:
+    tokenizer = build_tokenizer("byte_fallback")
+    assert tokenizer.eos_token_id is not None
+    the = tokenizer.encode("the")
+    assert "".join(stream("byte_fallback", [*the, tokenizer.eos_token_id, *the])) == "the the"
+
+
+@pytest.mark.parametrize("kind", ["byte_fallback", "metaspace"])
+def test_the_first_token_keeps_its_space_when_it_continues_a_prompt(kind: str) -> None:
+    tokenizer = build_tokenizer(kind)
+    prompt, the = tokenizer.encode("on"), tokenizer.encode("the")
+    continued = Detokenizer(tokenizer, prompt)
+    fresh = Detokenizer(tokenizer)
+    assert "".join(map(continued.step, the)) == " the"
+    assert "".join(map(fresh.step, the)) == "the"
+
+
+@kinds
+@given(prompt=texts, text=texts)
+def test_a_prompt_is_never_repeated_in_the_output(kind: str, prompt: str, text: str) -> None:
+    tokenizer = build_tokenizer(kind)
+    before, tokens = tokenizer.encode(prompt), tokenizer.encode(text)
+    detokenizer = Detokenizer(tokenizer, before)
+    streamed = "".join(map(detokenizer.step, tokens)) + detokenizer.finish()
+    assert streamed.strip(" ") == tokenizer.decode(tokens).strip(" ")
