@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 
 import ray
 
 LOCAL_HOST = "127.0.0.1"
+LOOPBACK = "lo"
 OBJECT_STORE_BYTES = 100 * 2**20
 """Nothing travels through the object store; this is about the least that Ray accepts."""
+LOCAL_ENVIRONMENT = {
+    # By default Ray's workers yield to everybody: a stage then took three times as long per step.
+    "RAY_worker_niceness": "0",
+    # No engine reports to anybody behind its owner's back.
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 
 class RayCluster:
@@ -32,8 +40,8 @@ class RayCluster:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
             return cls(connected_here=True, local=False)
-        # No engine reports to anybody behind its owner's back.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in LOCAL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         ray.init(
             address="local",
             num_cpus=max(os.cpu_count() or 1, cpus),
@@ -48,6 +56,12 @@ class RayCluster:
     def host(self) -> str:
         """Address of this process for the stages."""
         return LOCAL_HOST if self.local else str(ray.util.get_node_ip_address())
+
+    @property
+    def interface(self) -> str | None:
+        """Network interface that suffices for the stages; None where they may be anywhere."""
+        names = {name for _, name in socket.if_nameindex()}
+        return LOOPBACK if self.local and LOOPBACK in names else None
 
     @property
     def gpus(self) -> int:

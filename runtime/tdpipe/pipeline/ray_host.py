@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LOCAL_PLACEMENT_SECONDS = 10.0
+
 
 def start_on_ray(
     settings: PipelineSettings,
@@ -65,7 +67,8 @@ def start_on_ray(
         cluster = RayCluster.join(stages * settings.threads_per_stage + 1)
         undo.callback(cluster.leave)
         cuda = device == "cuda" or (device == "auto" and cluster.gpus > 0)
-        actors = _place(settings, stages, cuda, deadline, undo, progress)
+        progress(f"placing {stages} stages")
+        actors = _place(settings, cluster, stages, cuda, deadline, undo)
         loads = [actor.load.remote(builder, "cuda" if cuda else "cpu") for actor in actors]
 
         def tell_loaded(stage: int, offer: StageOffer) -> None:
@@ -104,23 +107,23 @@ def start_on_ray(
 
 def _place(
     settings: PipelineSettings,
+    cluster: RayCluster,
     stages: int,
     cuda: bool,
     deadline: Deadline,
     undo: ExitStack,
-    progress: Callable[[str], None],
 ) -> list[ActorHandle]:
     threads = settings.threads_per_stage
-    progress(f"placing {stages} stages")
     resources = {"GPU": 1.0} if cuda else {"CPU": float(threads)}
-    placement = Placement(stages, resources, deadline.left())
+    # What a Ray of this machine alone lacks now will not come.
+    timeout = min(LOCAL_PLACEMENT_SECONDS, deadline.left()) if cluster.local else deadline.left()
+    placement = Placement(stages, resources, timeout)
     undo.callback(placement.remove)
     environment: dict[str, str] = {}
     if not cuda:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    if settings.network_interface is not None:
-        variables = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-        environment |= dict.fromkeys(variables, settings.network_interface)
+    if interface := settings.network_interface or cluster.interface:
+        environment |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface)
     actor_class = ray.remote(StageActor)
     actors = []
     for stage in range(stages):
