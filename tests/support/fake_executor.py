@@ -129,7 +129,8 @@ class FakeStages:
     """(stage, step) whose process is killed."""
     fails_to_load: int | None = None
 
-    def load(self, stage: int, device: torch.device) -> FakeLoadedStage:
+    def load(self, stage: int, device: torch.device, sharing: int) -> FakeLoadedStage:
+        assert sharing == self.stages
         if stage == self.fails_to_load:
             raise MemoryError("no room for the weights")
         return FakeLoadedStage(self, stage, device)

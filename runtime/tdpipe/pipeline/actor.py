@@ -59,11 +59,11 @@ class StageActor:
         self._sockets: SecureSockets | None = None
         self._loop: StageLoop | None = None
 
-    def load(self, builder: StageBuilder, device: str) -> StageOffer | StageFailure:
-        """Load the stage's weights."""
+    def load(self, builder: StageBuilder, device: str, sharing: int) -> StageOffer | StageFailure:
+        """Load the stage's weights. `sharing` stages, this one included, are on its host."""
         started = time.monotonic()
         try:
-            self._loaded = builder.load(self._stage, torch.device(device))
+            self._loaded = builder.load(self._stage, torch.device(device), sharing)
             blocks = self._loaded.fitting_blocks()
         except Exception as error:
             return self._failure(error)

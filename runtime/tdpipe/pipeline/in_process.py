@@ -127,7 +127,7 @@ def start_in_process(
     loaded = []
     for stage in range(builder.stages):
         started = time.monotonic()
-        loaded.append(builder.load(stage, device))
+        loaded.append(builder.load(stage, device, sharing=builder.stages))
         took = time.monotonic() - started
         progress(f"stage {stage}: {loaded[-1].name} loaded in {took:.1f} s")
     blocks = min(stage.fitting_blocks() for stage in loaded)

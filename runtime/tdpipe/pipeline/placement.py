@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import ray
 from ray.exceptions import GetTimeoutError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from tdpipe.core.errors import PipelineError
@@ -53,6 +59,12 @@ class Placement:
                 self._group, placement_group_bundle_index=stage
             ),
         }
+
+    def sharing(self) -> list[int]:
+        """For each stage, how many stages its node has, itself included."""
+        nodes: dict[int, str] = placement_group_table(self._group)["bundles_to_node_id"]
+        stages_of = Counter(nodes.values())
+        return [stages_of[nodes[stage]] for stage in range(len(nodes))]
 
     def remove(self) -> None:
         """Give the resources back; idempotent."""

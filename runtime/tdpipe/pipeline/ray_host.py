@@ -60,78 +60,106 @@ def start_on_ray(
         PipelineError: a stage could not be placed, loaded or connected, or not within
             `pipeline.start_timeout`.
     """
-    deadline = Deadline(settings.start_timeout)
-    stages = builder.stages
     with ExitStack() as undo:
+        return _RayStart(settings, builder, progress, undo).run(device)
+
+
+class _RayStart:
+    """One start; whatever it sets up, it hands to `undo` how to take down."""
+
+    def __init__(
+        self,
+        settings: PipelineSettings,
+        builder: StageBuilder,
+        progress: Callable[[str], None],
+        undo: ExitStack,
+    ) -> None:
+        self._settings = settings
+        self._builder = builder
+        self._progress = progress
+        self._undo = undo
+        self._deadline = Deadline(settings.start_timeout)
         progress("joining Ray")
-        cluster = RayCluster.join(stages * settings.threads_per_stage + 1)
-        undo.callback(cluster.leave)
-        cuda = device == "cuda" or (device == "auto" and cluster.gpus > 0)
-        progress(f"placing {stages} stages")
-        actors = _place(settings, cluster, stages, cuda, deadline, undo)
-        loads = [actor.load.remote(builder, "cuda" if cuda else "cpu") for actor in actors]
+        self._cluster = RayCluster.join(builder.stages * settings.threads_per_stage + 1)
+        undo.callback(self._cluster.leave)
 
-        def tell_loaded(stage: int, offer: StageOffer) -> None:
-            progress(f"stage {stage}: {offer.name} loaded in {offer.seconds:.1f} s")
+    def run(self, device: Literal["auto", "cpu", "cuda"]) -> StagePipeline:
+        cuda = device == "cuda" or (device == "auto" and self._cluster.gpus > 0)
+        placement = self._place(cuda)
+        actors = self._create(placement, cuda)
+        blocks = self._load(actors, "cuda" if cuda else "cpu", placement.sharing())
+        capacity = self._builder.capacity(blocks)
+        control = self._connect(actors, blocks)
+        group = RayStages(control, actors, self._undo.pop_all())
+        return StagePipeline(group, len(actors), capacity, self._settings.step_timeout)
 
-        offers = _results(loads, "load", deadline, tell_loaded)
-        blocks = min(offer.fitting_blocks for offer in offers)
-        capacity = builder.capacity(blocks)
+    def _place(self, cuda: bool) -> Placement:
+        self._progress(f"placing {self._builder.stages} stages")
+        threads = self._settings.threads_per_stage
+        timeout = self._deadline.left()
+        if self._cluster.local:
+            # What a Ray of this machine alone lacks now will not come.
+            timeout = min(LOCAL_PLACEMENT_SECONDS, timeout)
+        resources = {"GPU": 1.0} if cuda else {"CPU": float(threads)}
+        placement = Placement(self._builder.stages, resources, timeout)
+        self._undo.callback(placement.remove)
+        return placement
 
-        progress(f"connecting {stages} stages with {blocks} KV blocks each")
+    def _create(self, placement: Placement, cuda: bool) -> list[ActorHandle]:
+        threads = None if cuda else self._settings.threads_per_stage
+        environment: dict[str, str] = {}
+        if threads is not None:
+            environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        if interface := self._settings.network_interface or self._cluster.interface:
+            environment |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface)
+        actor_class = ray.remote(StageActor)
+        actors = []
+        for stage in range(self._builder.stages):
+            options = placement.options(stage) | {"runtime_env": {"env_vars": environment}}
+            actor = actor_class.options(**options).remote(stage, threads)
+            self._undo.callback(ray.kill, actor)
+            actors.append(actor)
+        return actors
+
+    def _load(self, actors: Sequence[ActorHandle], device: str, sharing: Sequence[int]) -> int:
+        """The KV blocks that every stage has room for."""
+
+        def tell(stage: int, offer: StageOffer) -> None:
+            self._progress(f"stage {stage}: {offer.name} loaded in {offer.seconds:.1f} s")
+
+        loads = [
+            actor.load.remote(self._builder, device, on_host)
+            for actor, on_host in zip(actors, sharing, strict=True)
+        ]
+        offers: list[StageOffer] = _results(loads, "load", self._deadline, tell)
+        return min(offer.fitting_blocks for offer in offers)
+
+    def _connect(self, actors: Sequence[ActorHandle], blocks: int) -> ControlServer:
+        self._progress(f"connecting {len(actors)} stages with {blocks} KV blocks each")
+        host = self._cluster.host
         keys = EpochKeys.issue()
         sockets = SecureSockets(keys)
-        undo.callback(sockets.close)
-        control = ControlServer(sockets, cluster.host, stages)
-        undo.callback(control.close)
-        store = RendezvousStore(cluster.host)
-        undo.callback(store.close)
+        self._undo.callback(sockets.close)
+        control = ControlServer(sockets, host, len(actors))
+        self._undo.callback(control.close)
+        store = RendezvousStore(host)
+        self._undo.callback(store.close)
         rendezvous = Rendezvous(
             epoch=uuid.uuid4().hex,
-            stages=stages,
-            host=cluster.host,
+            stages=len(actors),
+            host=host,
             port=store.port,
             control=control.address,
             keys=keys,
-            join_timeout=max(1.0, deadline.left()),
-            step_timeout=settings.step_timeout,
+            join_timeout=max(1.0, self._deadline.left()),
+            step_timeout=self._settings.step_timeout,
         )
-        listen = cluster.host if cluster.local else None
+        listen = host if self._cluster.local else None
         connects = [actor.connect.remote(rendezvous, listen, blocks) for actor in actors]
-        _results(connects, "connect", deadline)
-        if missing := control.await_stages(deadline.left()):
+        _results(connects, "connect", self._deadline)
+        if missing := control.await_stages(self._deadline.left()):
             raise _late(missing, "connect")
-        group = RayStages(control, actors, undo.pop_all())
-    return StagePipeline(group, stages, capacity, settings.step_timeout)
-
-
-def _place(
-    settings: PipelineSettings,
-    cluster: RayCluster,
-    stages: int,
-    cuda: bool,
-    deadline: Deadline,
-    undo: ExitStack,
-) -> list[ActorHandle]:
-    threads = settings.threads_per_stage
-    resources = {"GPU": 1.0} if cuda else {"CPU": float(threads)}
-    # What a Ray of this machine alone lacks now will not come.
-    timeout = min(LOCAL_PLACEMENT_SECONDS, deadline.left()) if cluster.local else deadline.left()
-    placement = Placement(stages, resources, timeout)
-    undo.callback(placement.remove)
-    environment: dict[str, str] = {}
-    if not cuda:
-        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    if interface := settings.network_interface or cluster.interface:
-        environment |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface)
-    actor_class = ray.remote(StageActor)
-    actors = []
-    for stage in range(stages):
-        options = placement.options(stage) | {"runtime_env": {"env_vars": environment}}
-        actor = actor_class.options(**options).remote(stage, None if cuda else threads)
-        undo.callback(ray.kill, actor)
-        actors.append(actor)
-    return actors
+        return control
 
 
 def _results(

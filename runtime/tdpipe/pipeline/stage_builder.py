@@ -38,8 +38,13 @@ class StageBuilder(Protocol):
     @property
     def stages(self) -> int: ...
 
-    def load(self, stage: int, device: torch.device) -> LoadedStage:
+    def load(self, stage: int, device: torch.device, sharing: int) -> LoadedStage:
         """Load a stage's weights.
+
+        Args:
+            stage: which.
+            device: where to.
+            sharing: stages on this host, this one included.
 
         Raises:
             ModelError: the checkpoint cannot be loaded.
