@@ -1,10 +1,8 @@
 """One stage's process.
 
 Ray calls it three times: to load, to connect and to run, and the last call does not return while
-    the pipeline lives.
-Ray makes all calls on one thread, which matters: OpenMP counts threads per calling thread. Errors
-    are returned, not raised, because not every exception survives Ray's pickling with its
-    traceback.
+the pipeline lives. Ray makes all calls on one thread, which matters: OpenMP counts threads per
+calling thread. Errors are returned, not raised, because not every exception survives pickling.
 """
 
 from __future__ import annotations

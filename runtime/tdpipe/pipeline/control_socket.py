@@ -1,8 +1,8 @@
 """Steps to the stages and reports back, over ZeroMQ.
 
 One ROUTER at the controller serves all stages: one address and one socket to poll, whatever the
-    number of stages, and it says at once if a stage is not there. Besides steps and reports there
-    is one message, the empty one: from a stage it says hello, from the controller goodbye.
+number of stages, and it says at once if a stage is not there. Besides steps and reports there is
+one message, the empty one: from a stage it says hello, from the controller goodbye.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ class ControlServer:
                 continue
 
     def receive(self, timeout: float | None) -> Sequence[StageReport]:
-        """Reports that are there; waits up to `timeout` seconds (None: for ever) for one or for
-        `interrupt`.
+        """Reports that are there; waits for one or for `interrupt`, but `timeout` seconds at most.
+
+        A timeout of None is for ever.
         """
         self._poller.poll(None if timeout is None else _milliseconds(timeout))
         self._wakeup.clear()

@@ -20,9 +20,7 @@ class MailboxClosedError(Exception):
 
 
 class Mailbox(Generic[T]):
-    """A queue whose receivers can be sent home. Serves as the in-process `FeedbackChannel` as it
-    is.
-    """
+    """A queue whose receivers can be sent home; as it is, a `FeedbackChannel`."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[T | None] = queue.SimpleQueue()

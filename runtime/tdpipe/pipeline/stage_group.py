@@ -27,8 +27,7 @@ class StageGroup(Protocol):
         """Pass a step to every stage; never blocks."""
 
     def receive(self, timeout: float | None) -> Sequence[StageReport]:
-        """Reports that are there; waits up to `timeout` seconds for one. Empty after `interrupt` or
-        when the time is up.
+        """Reports that are there; waits for one or for `interrupt`, but `timeout` seconds at most.
 
         Raises:
             PipelineError: a stage failed.

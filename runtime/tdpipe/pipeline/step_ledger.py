@@ -74,9 +74,7 @@ class StepLedger:
         return results
 
     def waiting_since(self) -> float | None:
-        """Time of the last result, or of the oldest step's issue if that is later; None if nothing
-        is in flight.
-        """
+        """Time of the last result or, if later, of the first issue since; None if all are done."""
         return self._progress if self._open else None
 
     def overdue(self) -> str:

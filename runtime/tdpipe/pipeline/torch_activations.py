@@ -1,8 +1,8 @@
 """Activations between neighbouring stages over `torch.distributed`: NCCL on GPUs, gloo on CPUs.
 
 Each pair of neighbours has a group of its own, made and warmed in the same order on every stage:
-    communicators that come up lazily, in whatever order stages first speak, are a known way into a
-    deadlock.
+communicators that come up lazily, in whatever order stages first speak, are a known way into a
+deadlock.
 """
 
 from __future__ import annotations
@@ -72,11 +72,13 @@ def connect_neighbours(
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[TorchActivations | None, TorchActivations | None]:
-    """Meet the other stages; the channels from the stage before and to the stage after, None at the
-    ends.
+    """Meet the other stages.
 
     The process group is never torn down: stages of a broken one are killed, because neither backend
-        can be trusted to come back in the same process.
+    can be trusted to come back in the same process.
+
+    Returns:
+        The channels from the stage before and to the stage after, None at the ends.
     """
     distributed.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",

@@ -53,8 +53,7 @@ class StageLoop:
         upstream: activations of the stage before; None on the first.
         downstream: activations to the stage after; None on the last.
         feedback: sampled tokens, sent by the last stage and received by the first; None between
-            them and where one
-            stage is both.
+            them and where one stage is both.
     """
 
     def __init__(
