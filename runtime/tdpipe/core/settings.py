@@ -16,6 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     YamlConfigSettingsSource,
 )
+from yaml import YAMLError
 
 from tdpipe.core.errors import SettingsError
 
@@ -116,11 +117,14 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
 
 
-def load_settings(file: Path | None = None, flags: dict[str, dict[str, Any]] | None = None) -> Settings:
+def load_settings(
+    file: Path | None = None, flags: dict[str, dict[str, Any]] | None = None
+) -> Settings:
     """Read settings from `file`, then the environment, then `flags` (section → field → value).
 
     Raises:
-        SettingsError: the file is missing or not YAML, or a value has the wrong type, an unknown name or is out of range.
+        SettingsError: the file is missing or not YAML, or a value has an unknown name, the wrong
+            type or is out of range.
     """
     if file is not None and not file.is_file():
         raise SettingsError("--config", f"no such file: {file}", "give the path of a YAML file")
@@ -145,6 +149,8 @@ def load_settings(file: Path | None = None, flags: dict[str, dict[str, Any]] | N
         field = ".".join(str(part) for part in first["loc"]) or "settings"
         remedy = f"got {first['input']!r}" if first["type"] != "missing" else "set it"
         raise SettingsError(field, first["msg"], remedy) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, YAMLError) as error:
         where = "settings" if file is None else str(file)
-        raise SettingsError(where, str(error).splitlines()[0], "mend the file or variable") from error
+        raise SettingsError(
+            where, str(error).splitlines()[0], "mend the file or variable"
+        ) from error

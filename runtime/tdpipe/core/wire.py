@@ -36,7 +36,7 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_array)
 
 
 @cache
-def _decoder(kind: type[T]) -> Callable[[bytes], T]:
+def _decoder(kind: Any) -> Callable[[bytes], Any]:  # noqa: ANN401 - typed by `decode`
     return msgspec.msgpack.Decoder(kind, dec_hook=_decode_array).decode
 
 
@@ -51,4 +51,5 @@ def decode(data: bytes, kind: type[T]) -> T:
     Raises:
         msgspec.ValidationError: the bytes are not such a message.
     """
-    return _decoder(kind)(data)
+    message: T = _decoder(kind)(data)
+    return message

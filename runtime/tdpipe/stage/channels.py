@@ -1,6 +1,7 @@
 """What a stage's loop needs of the outside, as interfaces.
 
-The loop is the same in a Ray actor and in a thread of a test; the pipeline package decides what the messages travel over.
+The loop is the same in a Ray actor and in a thread of a test; the pipeline package decides what the
+messages travel over.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class ActivationChannel(Protocol):
     """
 
     def send(self, hidden: Tensor) -> None:
-        """Pass the activations on. Returns once it is safe to overwrite nothing: the channel keeps what it still needs."""
+        """Pass the activations on. The channel keeps them until they have left; the caller must not overwrite them."""
 
     def receive(self, tokens: int) -> Tensor:
         """[tokens, hidden] activations of the next step; blocks."""

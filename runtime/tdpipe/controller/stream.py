@@ -1,0 +1,98 @@
+"""One request's output on its way from the engine's thread to an event loop.
+
+The engine pushes and never waits; a consumer that is slower gets several steps' tokens in one delta.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tdpipe.core.errors import PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tdpipe.core.request import FinishReason
+    from tdpipe.core.sampling import TokenLogprobs
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDelta:
+    """Output tokens since the last delta."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs | None, ...]
+    """One per token; all None where the request asked for none."""
+    finish: FinishReason | None
+    """Set on the last delta."""
+
+
+class RequestStream:
+    """Async iterator over a request's deltas; iterating raises PipelineError if the engine dies.
+
+    Args:
+        loop: the event loop that iterates.
+        abort: tells the engine that the caller went away.
+        finish: tells the engine how many output tokens count, when a stop string was found.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        abort: Callable[[], None],
+        finish: Callable[[int], None],
+    ) -> None:
+        self._loop = loop
+        self._abort = abort
+        self._finish = finish
+        self._deltas: list[TokenDelta] = []
+        self._error: str | None = None
+        self._arrived = asyncio.Event()
+        self._ended = False
+
+    def push(self, delta: TokenDelta) -> None:
+        """Append a delta; on the event loop's thread only."""
+        self._deltas.append(delta)
+        self._arrived.set()
+
+    def fail(self, error: str) -> None:
+        """End the stream with an error; on the event loop's thread only."""
+        self._error = error
+        self._arrived.set()
+
+    def abort(self) -> None:
+        """The caller went away: the engine frees what the request holds. Idempotent."""
+        if not self._ended:
+            self._ended = True
+            self._abort()
+
+    def finish(self, length: int) -> None:
+        """A stop string was found: only the first `length` output tokens count. Idempotent."""
+        if not self._ended:
+            self._ended = True
+            self._finish(length)
+
+    def __aiter__(self) -> RequestStream:
+        return self
+
+    async def __anext__(self) -> TokenDelta:
+        if not self._deltas and not self._ended and self._error is None:
+            self._arrived.clear()
+            await self._arrived.wait()
+        if self._deltas:
+            return self._merged()
+        if self._error is not None:
+            raise PipelineError(self._error)
+        raise StopAsyncIteration
+
+    def _merged(self) -> TokenDelta:
+        deltas, self._deltas = self._deltas, []
+        finish = deltas[-1].finish
+        self._ended = self._ended or finish is not None
+        return TokenDelta(
+            tuple(token for delta in deltas for token in delta.tokens),
+            tuple(each for delta in deltas for each in delta.logprobs),
+            finish,
+        )
