@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from tdpipe.cli import main
 
 from tests.support.endpoint import free_port
+from tests.support.serve_scripted import replace_engine
 from tests.support.tokenizer_kinds import build_hf
 
 if TYPE_CHECKING:
@@ -102,9 +104,16 @@ def test_a_signal_ends_a_long_start(checkpoint: Path) -> None:
     assert "Traceback" not in text
 
 
-def test_an_engine_that_does_not_start_is_one_line_and_status_1(checkpoint: Path) -> None:
-    with serving(checkpoint, free_port(), START_ERROR="1") as process:
-        _, text = process.communicate(timeout=60)
-    assert process.returncode == 1
+def test_an_engine_that_does_not_start_is_one_line_and_status_1(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("START_ERROR", "1")
+    replace_engine(monkeypatch.setitem)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "--model", str(checkpoint), "--port", str(free_port())])
+    text = capsys.readouterr().err
+    assert caught.value.code == 1
     assert text.splitlines()[-1] == "error: stage 1 failed: OSError: no room"
     assert "Traceback" not in text
+    assert signal.getsignal(signal.SIGTERM) is before

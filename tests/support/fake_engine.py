@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from tdpipe.controller.snapshot import EngineSnapshot
 from tdpipe.controller.stream import TokenDelta
-
 from tdpipe.core.errors import PipelineError, RequestError
 from tdpipe.core.request import FinishReason
 from tdpipe.core.sampling import SamplingParams, TokenLogprobs

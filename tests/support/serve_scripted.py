@@ -12,7 +12,9 @@ import time
 import types
 from typing import TYPE_CHECKING
 
+from tdpipe.cli import main
 from tdpipe.core.errors import PipelineError
+
 from tests.support.endpoint import ANSWER, answer_with
 from tests.support.fake_engine import FakeEngine
 
@@ -42,18 +44,22 @@ def describe_model(_: Path) -> types.SimpleNamespace:
     return types.SimpleNamespace(eos_token_ids=())
 
 
-def main() -> None:
+def replace_engine(
+    put: Callable[[dict[str, types.ModuleType], str, types.ModuleType], None],
+) -> None:
+    """Let `tdpipe serve` import the functions of this module instead of the engine's.
+
+    Args:
+        put: sets (dictionary, key, value), as pytest's `monkeypatch.setitem` does.
+    """
     controller = types.ModuleType("tdpipe.controller")
     controller.start_engine = start_engine  # type: ignore[attr-defined]
     description = types.ModuleType("tdpipe.model.description")
     description.describe_model = describe_model  # type: ignore[attr-defined]
-    sys.modules["tdpipe.controller"] = controller
-    sys.modules["tdpipe.model.description"] = description
-
-    from tdpipe.cli import main as tdpipe
-
-    tdpipe(sys.argv[1:])
+    for module in (controller, description):
+        put(sys.modules, module.__name__, module)
 
 
 if __name__ == "__main__":
-    main()
+    replace_engine(dict.__setitem__)
+    main(sys.argv[1:])

@@ -6,13 +6,11 @@ load at once.
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
-from types import FrameType
 
 from tdpipe.cli.demo import with_model
 from tdpipe.cli.startup_report import StartupReport
+from tdpipe.cli.stop_signals import exit_on_signals, interrupt_on_signals, own_signals
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.settings import Settings
 from tdpipe.server.app import create_app
@@ -20,9 +18,6 @@ from tdpipe.server.engine_port import EnginePort
 from tdpipe.server.http_server import HttpServer, listen
 from tdpipe.server.served_model import ServedModel, load_served_model
 from tdpipe.server.serving import Service, Serving
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_FORCED_EXIT = 130
 
 
 def run_server(settings: Settings) -> None:
@@ -43,28 +38,28 @@ def run_server(settings: Settings) -> None:
         serving.progress(message)
         report.step(message)
 
-    engine: EnginePort | None = None
-    _stop_on_signals()
-    try:
-        server.start()
-        progress(f"listening on {server_settings.host}:{server_settings.port}")
-        model = _load_model(settings)
-        engine = _start_engine(settings, progress)
-        _stop_on_signals()  # Ray puts a handler of its own in place
-        serving.ready(Service(engine, model))
-        report.ready(server_settings, model.name, chat=model.tokenizer.has_chat_template)
-        server.ended.wait()
-        raise PipelineError("the HTTP server ended by itself; the log says why")
-    except (KeyboardInterrupt, SystemExit):
-        report.step("stopping; Ctrl-C again forces")
-    finally:
-        _exit_on_signals()
-        serving.stop()
-        # Closing the engine first fails the running requests, so that their responses end and the
-        # server can stop.
-        if engine is not None:
-            engine.close()
-        server.stop()
+    with own_signals():
+        engine: EnginePort | None = None
+        try:
+            server.start()
+            progress(f"listening on {server_settings.host}:{server_settings.port}")
+            model = _load_model(settings)
+            engine = _start_engine(settings, progress)
+            interrupt_on_signals()  # Ray has put a handler of its own in place
+            serving.ready(Service(engine, model))
+            report.ready(server_settings, model.name, chat=model.tokenizer.has_chat_template)
+            server.ended.wait()
+            raise PipelineError("the HTTP server ended by itself; the log says why")
+        except (KeyboardInterrupt, SystemExit):
+            report.step("stopping; Ctrl-C again forces")
+        finally:
+            exit_on_signals()
+            serving.stop()
+            # Closing the engine first fails the running requests, so that their responses end and
+            # the server can stop.
+            if engine is not None:
+                engine.close()
+            server.stop()
 
 
 def _load_model(settings: Settings) -> ServedModel:
@@ -80,19 +75,3 @@ def _start_engine(settings: Settings, progress: Callable[[str], None]) -> Engine
     from tdpipe.controller import start_engine
 
     return start_engine(settings, progress)
-
-
-def _stop_on_signals() -> None:
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    for number in _SIGNALS:
-        signal.signal(number, interrupt)
-
-
-def _exit_on_signals() -> None:
-    def leave(_signal: int, _frame: FrameType | None) -> None:
-        os._exit(_FORCED_EXIT)
-
-    for number in _SIGNALS:
-        signal.signal(number, leave)

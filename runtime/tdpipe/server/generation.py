@@ -109,8 +109,7 @@ class Generation:
         if delta.tokens:
             record.tokens_came()
         text, scored = "", []
-        for index, token in enumerate(delta.tokens):
-            logprobs = delta.logprobs[index] if delta.logprobs else None
+        for token, logprobs in zip(delta.tokens, delta.logprobs, strict=True):
             if logprobs is not None:
                 scored.append(ScoredToken(token, logprobs, self._characters))
             record.output_tokens += 1

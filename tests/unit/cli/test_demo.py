@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tdpipe
+from tdpipe.cli.demo import with_model
+from tdpipe.core.settings import load_settings
+
+
+def test_the_repository_s_demo_model_is_served_when_none_is_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tdpipe, "__file__", str(tmp_path / "runtime" / "tdpipe" / "__init__.py"))
+    checkpoint = tmp_path / "examples" / "demo_model" / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "config.json").write_text("{}")
+    model = with_model(load_settings()).model
+    assert (model.path, model.name) == (checkpoint, "demo")
+
+
+@pytest.mark.parametrize(("name", "served_as"), [(None, "Qwen3-32B"), ("big", "big")])
+def test_a_model_is_served_under_its_directory_s_name_or_the_given_one(
+    tmp_path: Path, name: str | None, served_as: str
+) -> None:
+    flags = {"model": {"path": tmp_path / "Qwen3-32B", "name": name}}
+    assert with_model(load_settings(flags=flags)).model.name == served_as
