@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import tdpipe
 from tdpipe.cli.demo import with_model
 from tdpipe.core.settings import load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_the_repository_s_demo_model_is_served_when_none_is_given(
