@@ -1,0 +1,165 @@
+"""How fast the attention backends are on this machine, side by side.
+
+    python benchmarks/attention_backends.py --threads 1
+
+Backends take turns on the same batch, so that a machine that slows down or is shared slows both
+alike, and a ratio of medians is given with the spread of the pairwise ratios. Calls walk over the
+KV caches of several layers, as a model's forward does, so that no cache is hotter than in use.
+GB/s counts the keys and values that the rows need (useful KV), once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+from tdpipe.model.attention import AttentionBackend, BatchLayout, LayerKV, make_backend
+from tdpipe.model.attention.cpu import advise_huge_pages
+
+_BLOCK_SIZE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One batch: every row computes `queries` tokens and ends at about `context`."""
+
+    name: str
+    rows: int
+    queries: int
+    context: int
+
+
+_CASES = (
+    Case("decode B=1", 1, 1, 256),
+    Case("decode B=8", 8, 1, 256),
+    Case("decode B=64", 64, 1, 256),
+    Case("decode B=256", 256, 1, 256),
+    Case("prefill 8x64", 8, 64, 64),
+    Case("prefill 1x512", 1, 512, 512),
+    Case("chunk 256 after 768", 1, 256, 1024),
+    Case("prefill 1x2048", 1, 2048, 2048),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Inputs of one attention call, and a cache for every layer."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    layout: BatchLayout
+    layers: list[LayerKV]
+    useful_bytes: int
+
+
+def make_batch(case: Case, args: argparse.Namespace, dtype: torch.dtype) -> Batch:
+    """Random tensors; decode contexts vary by half around the case's, prefill rows are exact."""
+    generator = torch.Generator().manual_seed(case.rows)
+    contexts = torch.full((case.rows,), case.context)
+    if case.queries == 1:
+        low, high = case.context // 2, case.context * 3 // 2 + 1
+        contexts = torch.randint(low, high, (case.rows,), generator=generator)
+    needs = (contexts + _BLOCK_SIZE - 1) // _BLOCK_SIZE
+    blocks = torch.randperm(int(needs.sum()), generator=generator)
+    tables = torch.zeros(case.rows, int(needs.max()), dtype=torch.int32)
+    slots: list[torch.Tensor] = []
+    taken = 0
+    for row, (need, context) in enumerate(zip(needs.tolist(), contexts.tolist(), strict=True)):
+        table = blocks[taken : taken + need]
+        taken += need
+        tables[row, :need] = table
+        positions = torch.arange(context - case.queries, context)
+        slots.append(table[positions // _BLOCK_SIZE] * _BLOCK_SIZE + positions % _BLOCK_SIZE)
+    tokens = case.rows * case.queries
+    layout = BatchLayout(
+        query_start=torch.arange(0, tokens + 1, case.queries, dtype=torch.int32),
+        context_len=contexts.int(),
+        block_tables=tables,
+        slot_mapping=torch.cat(slots),
+        block_size=_BLOCK_SIZE,
+        rows=case.rows,
+        tokens=tokens,
+        max_query=case.queries,
+        max_context=int(contexts.max()),
+    )
+    shape = (len(blocks), _BLOCK_SIZE, args.kv_heads, args.head_dim)
+    layers: list[LayerKV] = []
+    for _ in range(args.layers):
+        pair = [torch.empty(shape, dtype=dtype) for _ in range(2)]
+        for tensor in pair:
+            advise_huge_pages(tensor)
+            tensor.normal_(generator=generator)
+        layers.append(LayerKV(*pair))
+    return Batch(
+        query=torch.randn(tokens, args.query_heads, args.head_dim, generator=generator).to(dtype),
+        key=torch.randn(tokens, args.kv_heads, args.head_dim, generator=generator).to(dtype),
+        value=torch.randn(tokens, args.kv_heads, args.head_dim, generator=generator).to(dtype),
+        layout=layout,
+        layers=layers,
+        useful_bytes=2 * int(contexts.sum()) * args.kv_heads * args.head_dim * dtype.itemsize,
+    )
+
+
+def seconds_per_layer(backend: AttentionBackend, batch: Batch) -> float:
+    """Wall time of one pass over all layers, divided by them."""
+    scale = batch.query.shape[2] ** -0.5
+    start = time.perf_counter()
+    for layer in batch.layers:
+        backend.attend(
+            batch.query, batch.key, batch.value, layer, batch.layout,
+            scale=scale, sliding_window=None, softcap=None,
+        )  # fmt: skip
+    return (time.perf_counter() - start) / len(batch.layers)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """What to measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=9, help="turns of each backend")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--query-heads", type=int, default=8)
+    parser.add_argument("--kv-heads", type=int, default=8)
+    parser.add_argument("--head-dim", type=int, default=64)
+    parser.add_argument("--case", default="", help="only cases whose name contains this")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print one line per case and dtype."""
+    args = parse_arguments()
+    torch.set_num_threads(args.threads)
+    backends = [make_backend(name, torch.device("cpu")) for name in ("sdpa", "cpu")]
+
+    heads = f"{args.query_heads}/{args.kv_heads} heads of {args.head_dim}"
+    print(f"{heads}, {args.threads} thread(s), one layer, medians of {args.repeats}")
+    print("batch                dtype      sdpa ms   cpu ms  cpu GB/s  sdpa/cpu  (min..max)")
+    for dtype in (torch.float32, torch.bfloat16):
+        for case in _CASES:
+            if args.case not in case.name:
+                continue
+            batch = make_batch(case, args, dtype)
+            for backend in backends:
+                seconds_per_layer(backend, batch)
+            turns = [
+                tuple(seconds_per_layer(backend, batch) for backend in backends)
+                for _ in range(args.repeats)
+            ]
+            sdpa, cpu = (statistics.median(times) for times in zip(*turns, strict=True))
+            ratios = [first / second for first, second in turns]
+            print(
+                f"{case.name:<20} {str(dtype).removeprefix('torch.'):<9} "
+                f"{sdpa * 1e3:8.3f} {cpu * 1e3:8.3f} {batch.useful_bytes / cpu / 1e9:9.1f} "
+                f"{sdpa / cpu:9.2f}  ({min(ratios):.2f}..{max(ratios):.2f})",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

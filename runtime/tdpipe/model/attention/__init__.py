@@ -1,0 +1,53 @@
+"""Attention backends: one contract, one factory.
+
+`sdpa` runs anywhere and is the reference; `cpu` is a C kernel for paged decode and ragged prefill.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import TYPE_CHECKING
+
+from tdpipe.core.errors import SettingsError
+from tdpipe.model.attention.base import AttentionBackend, BatchLayout, LayerKV
+from tdpipe.model.attention.cpu.backend import CpuAttention
+from tdpipe.model.attention.cpu.build import KernelUnavailableError
+from tdpipe.model.attention.sdpa import SdpaAttention
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["AttentionBackend", "BatchLayout", "LayerKV", "make_backend"]
+
+_log = logging.getLogger(__name__)
+_FIELD = "model.attention"
+
+
+def make_backend(name: str, device: torch.device) -> AttentionBackend:
+    """The backend that `name` (auto, sdpa or cpu) means on `device`.
+
+    `auto` is `cpu` on a CPU where the kernel can be built, else `sdpa`.
+
+    Raises:
+        SettingsError: the name is unknown, or `cpu` is asked for where it cannot run.
+    """
+    if name == "sdpa" or (name == "auto" and device.type != "cpu"):
+        return SdpaAttention()
+    if name not in ("auto", "cpu"):
+        raise SettingsError(_FIELD, f"unknown backend {name!r}", "use auto, sdpa or cpu")
+    if device.type != "cpu":
+        raise SettingsError(_FIELD, f"cpu cannot attend on {device.type}", "use auto or sdpa")
+    try:
+        return CpuAttention()
+    except KernelUnavailableError as error:
+        if name == "cpu":
+            problem = f"the cpu kernel cannot be built: {error}"
+            raise SettingsError(_FIELD, problem, "or use sdpa") from error
+        _warn_once(str(error))
+        return SdpaAttention()
+
+
+@cache
+def _warn_once(reason: str) -> None:
+    _log.warning("attention runs on sdpa, several times slower in decode: %s", reason)
