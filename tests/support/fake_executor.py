@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-
 from tdpipe.core.step import StepOutput, TokenFeedback
 from tdpipe.pipeline.base import Capacity
 
