@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.settings import PipelineSettings
 from tdpipe.pipeline.ray_host import start_on_ray
-
 from tests.support.fake_executor import FakeStages, continuation
 from tests.support.step_driver import Driver
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from tdpipe.cli import main
 
+from tdpipe.cli import main
 from tests.support.endpoint import free_port
 from tests.support.serve_scripted import replace_engine
 from tests.support.tokenizer_kinds import build_hf

@@ -12,7 +12,6 @@ from tdpipe.server.app import create_app
 from tdpipe.server.http_server import HttpServer, listen
 from tdpipe.server.served_model import ServedModel
 from tdpipe.server.serving import Service, Serving
-
 from tests.support.fake_engine import FakeEngine, Script
 from tests.support.tokenizer_kinds import build_tokenizer
 

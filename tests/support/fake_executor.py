@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
 from tdpipe.core.step import StepOutput, TokenFeedback
 from tdpipe.pipeline.base import Capacity
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tdpipe.core.settings import PipelineSettings
 from tdpipe.pipeline.ray_host import start_on_ray
-
 from tests.support.fake_executor import FakeStages, continuation
 from tests.support.step_driver import Driver
 

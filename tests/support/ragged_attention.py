@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from tdpipe.model.attention import BatchLayout, LayerKV
 from torch import Tensor
+
+from tdpipe.model.attention import BatchLayout, LayerKV
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from tdpipe.cli import main
 from tdpipe.core.errors import PipelineError
-
 from tests.support.endpoint import ANSWER, answer_with
 from tests.support.fake_engine import FakeEngine
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.core.step import Phase, SequenceStart, Step
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-from tdpipe.server.tokenizer import Tokenizer as ServerTokenizer
 from tokenizers import (
     AddedToken,
     Tokenizer,
@@ -15,6 +14,8 @@ from tokenizers import (
     trainers,
 )
 from transformers import PreTrainedTokenizerFast
+
+from tdpipe.server.tokenizer import Tokenizer as ServerTokenizer
 
 _CORPUS = [
     "Count from 4 to 11. The answer is 4, 5, 6, 7, 8, 9, 10, 11.",

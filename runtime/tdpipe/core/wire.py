@@ -51,5 +51,5 @@ def decode(data: bytes, kind: type[T]) -> T:
     Raises:
         msgspec.ValidationError: the bytes are not such a message.
     """
-    message: T = _decoder(kind)(data)
+    message: T = _decoder(kind)(data)  # type: ignore[arg-type]
     return message

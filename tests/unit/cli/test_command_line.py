@@ -6,9 +6,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner
+
 import tdpipe
 from tdpipe.cli.app import app, main
-from typer.testing import CliRunner
 
 if TYPE_CHECKING:
     from pathlib import Path

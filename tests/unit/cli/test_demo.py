@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 import tdpipe
 from tdpipe.cli.demo import with_model
 from tdpipe.core.settings import load_settings

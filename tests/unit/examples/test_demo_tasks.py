@@ -3,7 +3,6 @@ from __future__ import annotations
 from itertools import islice
 
 import pytest
-
 from examples.demo_model.dialogue import IGNORED, DialogueStream
 from examples.demo_model.tasks import TASKS, Split, check, examples, expected, small_talk
 from examples.demo_model.tokenizer import build_tokenizer

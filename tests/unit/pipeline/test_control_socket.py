@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import zmq
+
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StageReport, StepOutput, TokenFeedback
 from tdpipe.pipeline.control_socket import ControlServer, StageControl
 from tdpipe.pipeline.epoch_keys import EpochKeys, KeyPair
 from tdpipe.pipeline.feedback_socket import FeedbackSocket
 from tdpipe.pipeline.secure_sockets import SecureSockets
-
 from tests.support.step_driver import row_step, start_of
 
 if TYPE_CHECKING:

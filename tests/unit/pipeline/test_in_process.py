@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.settings import PipelineSettings
 from tdpipe.pipeline.in_process import start_in_process
-
 from tests.support.fake_executor import FakeStages, continuation
 from tests.support.step_driver import Driver, row_step, start_of
 

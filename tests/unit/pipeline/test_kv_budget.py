@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
 from tdpipe.core.settings import CacheSettings
 from tdpipe.pipeline.host_memory import available_memory
 from tdpipe.pipeline.kv_budget import KVBudget

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+
 from tdpipe.pipeline.epoch_keys import EpochKeys
 from tdpipe.pipeline.rendezvous import Rendezvous, RendezvousStore
 

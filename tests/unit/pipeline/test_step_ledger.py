@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StageReport, StepOutput
 from tdpipe.pipeline.step_ledger import StepLedger

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tdpipe.server.detokenizer import Detokenizer
 
+from tdpipe.server.detokenizer import Detokenizer
 from tests.support.tokenizer_kinds import KINDS, build_straddling, build_tokenizer
 
 kinds = pytest.mark.parametrize("kind", KINDS)

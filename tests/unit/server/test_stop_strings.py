@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tdpipe.server.stop_strings import StopStrings
 
 letters = st.text("abc", max_size=12)

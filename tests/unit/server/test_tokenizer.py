@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tdpipe.core.errors import ModelError, RequestError
 from tdpipe.server.served_model import load_served_model
 from tdpipe.server.tokenizer import load_tokenizer
-
 from tests.support.tokenizer_kinds import KINDS, build_hf, build_tokenizer
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StepOutput, TokenFeedback
 from tdpipe.stage.loop import StageLoop
-
 from tests.support.step_driver import row_step, start_of
 
 if TYPE_CHECKING:

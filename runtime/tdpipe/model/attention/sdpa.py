@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from tdpipe.model.attention.base import AttentionBackend
 from torch.nn.functional import scaled_dot_product_attention
 
+from tdpipe.model.attention.base import AttentionBackend
+
 if TYPE_CHECKING:
-    from tdpipe.model.attention.base import BatchLayout, LayerKV
     from torch import Tensor
+
+    from tdpipe.model.attention.base import BatchLayout, LayerKV
 
 
 class SdpaAttention(AttentionBackend):

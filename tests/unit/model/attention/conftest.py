@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
 from tdpipe.model.attention.cpu.backend import CpuAttention, InstructionSet
 from tdpipe.model.attention.sdpa import SdpaAttention
 

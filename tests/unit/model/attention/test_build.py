@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
 from tdpipe.core.errors import SettingsError
 from tdpipe.model import attention
 from tdpipe.model.attention import make_backend

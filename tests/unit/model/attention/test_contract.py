@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from tdpipe.model.attention import AttentionBackend, BatchLayout, LayerKV
-from tdpipe.model.attention.sdpa import SdpaAttention
 from torch import Tensor
 
+from tdpipe.model.attention import AttentionBackend, BatchLayout, LayerKV
+from tdpipe.model.attention.sdpa import SdpaAttention
 from tests.support.ragged_attention import Heads, RaggedBatch, Row, make_batch, row_alone
 
 if TYPE_CHECKING:

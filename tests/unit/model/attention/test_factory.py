@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from tdpipe.core.errors import SettingsError
 from tdpipe.model.attention import make_backend
 

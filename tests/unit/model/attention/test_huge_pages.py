@@ -4,6 +4,7 @@ import mmap
 
 import pytest
 import torch
+
 from tdpipe.model.attention.cpu import advise_huge_pages
 
 

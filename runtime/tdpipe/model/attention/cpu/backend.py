@@ -10,13 +10,15 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+
 from tdpipe.model.attention.base import AttentionBackend
 from tdpipe.model.attention.cpu.build import build
 from tdpipe.model.attention.sdpa import SdpaAttention
 
 if TYPE_CHECKING:
-    from tdpipe.model.attention.base import BatchLayout, LayerKV
     from torch import Tensor
+
+    from tdpipe.model.attention.base import BatchLayout, LayerKV
 
 _MAX_HEAD_DIM = 256
 _DTYPES = (torch.float32, torch.bfloat16)

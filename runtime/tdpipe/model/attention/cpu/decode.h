@@ -15,8 +15,8 @@ enum { LANE_BLOCK = 2 };
    order, and a dot product does not care as long as queries and outputs are split alike. */
 INLINE void load_unit(const char *from, vec out[2], const int bf16) {
     vec words = load(from);
-    out[0] = bf16 ? (vec)((ivec)words << 16) : words;
-    out[1] = bf16 ? (vec)((ivec)words & (int32_t)0xffff0000) : words;
+    out[0] = bf16 ? (vec)((uvec)words << 16) : words;
+    out[1] = bf16 ? (vec)((uvec)words & 0xffff0000u) : words;
 }
 
 INLINE void load_tail(const char *from, int bytes, vec out[2], const int bf16) {

@@ -18,6 +18,7 @@
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES)));
 typedef float vec4 __attribute__((vector_size(16)));
 
 /* Within every 128 bits: elements i and j of a, then k and l of b. */
@@ -98,7 +99,7 @@ INLINE vec exp_nonpositive(vec x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    vec power = (vec)((ivec)p + ((ivec)shifted << 23));
+    vec power = (vec)((uvec)p + ((uvec)shifted << 23)); /* unsigned: what is discarded below may wrap */
     return (vec)(~(x < -87.0f) & (ivec)power);
 }
 

@@ -1,0 +1,32 @@
+"""Inter-batch work stealing: which of the idle sequences make the next decode micro-batch.
+
+A closed pipeline runs at mean(batch time) / max(batch time), so batches are levelled by predicted time, not by
+count. No batch owns a sequence: what is over the mean waits for the next batch, what is under is topped up from those
+that wait. Taking those that waited longest keeps all sequences within one turn of each other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tdpipe.core.step import IntArray
+    from tdpipe.scheduling.policy import View
+
+
+def next_decode_batch(view: View) -> IntArray:
+    """The longest-waiting ready slots whose predicted time is nearest to the mean of the micro-batches."""
+    ready = view.ready
+    batches = min(view.stages, view.decoding)
+    if len(ready) <= 1 or batches <= 1:
+        return ready
+    share = -(-view.decoding // batches)
+    target = view.cost.step_time(share, view.context / batches)
+    counts = np.arange(1, len(ready) + 1, dtype=np.float64)
+    times = view.cost.step_seconds(counts, np.cumsum(view.context_of(ready), dtype=np.float64))
+    most = int(np.searchsorted(times, target * (1 + 1e-9), side="right"))
+    if most < len(ready) and most > 0 and times[most] - target < target - times[most - 1]:
+        most += 1
+    return ready[: max(1, most)]

@@ -1,0 +1,111 @@
+"""What a step costs, in seconds of each stage.
+
+Stage time = a table over batch tokens (matrix products go in steps, not in a line) + KV tokens read + query-key pairs.
+Everything that compares times uses this, so that all of it is in one unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tdpipe.core.step import FloatArray, IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One executed step, as the cost model is fitted from."""
+
+    tokens: int
+    """Batch tokens."""
+    context: int
+    """KV tokens read, summed over rows."""
+    pairs: int
+    """Query-key pairs, summed over rows."""
+    seconds: tuple[float, ...]
+    """[stages] busy time."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """One stage's time.
+
+    `table_tokens` ascends; between its points the time is interpolated, beyond the last one it grows at the last
+    point's seconds per token.
+    """
+
+    table_tokens: IntArray
+    table_seconds: FloatArray
+    per_context: float = 0.0
+    """Seconds per KV token read."""
+    per_pair: float = 0.0
+    """Seconds per query-key pair of prefill."""
+
+    def seconds(self, tokens: FloatArray, context: FloatArray, pairs: float = 0.0) -> FloatArray:
+        """[n] seconds for [n] batches of `tokens` that read `context` KV tokens."""
+        inside = np.interp(tokens, self.table_tokens, self.table_seconds)
+        last = float(self.table_tokens[-1])
+        rate = float(self.table_seconds[-1]) / last
+        beyond = np.maximum(tokens - last, 0.0) * rate
+        return np.asarray(
+            inside + beyond + self.per_context * context + self.per_pair * pairs, dtype=np.float64
+        )
+
+
+class CostModel:
+    """The stages' costs; a step takes as long as the slowest stage."""
+
+    def __init__(self, stages: tuple[StageCost, ...]) -> None:
+        self.stages = stages
+
+    def step_seconds(
+        self, tokens: FloatArray, context: FloatArray, pairs: float = 0.0
+    ) -> FloatArray:
+        """[n] seconds of the slowest stage for [n] batches."""
+        times = [stage.seconds(tokens, context, pairs) for stage in self.stages]
+        return np.asarray(np.max(times, axis=0), dtype=np.float64)
+
+    def step_time(self, tokens: float, context: float, pairs: float = 0.0) -> float:
+        """Seconds of the slowest stage for one batch."""
+        return float(self.step_seconds(np.array([tokens]), np.array([context]), pairs)[0])
+
+
+def proportional_cost(stages: int, fixed: float = 1e-3, per_token: float = 1e-5) -> CostModel:
+    """A cost model of a fixed time and a time per token, where nothing was measured."""
+    points = np.array([1, 1024], dtype=np.int32)
+    stage = StageCost(points, fixed + per_token * points.astype(np.float64), per_token / 100)
+    return CostModel((stage,) * stages)
+
+
+def fit_cost(observations: list[Observation]) -> CostModel:
+    """Fit each stage's table and rates to measured steps by non-negative least squares on the rates.
+
+    The table takes the median time of each token count with the attention's share taken off, made to ascend.
+
+    Raises:
+        ValueError: there is no observation.
+    """
+    if not observations:
+        raise ValueError("no observation to fit from")
+    stages = len(observations[0].seconds)
+    return CostModel(tuple(_fit_stage(observations, stage) for stage in range(stages)))
+
+
+def _fit_stage(observations: list[Observation], stage: int) -> StageCost:
+    tokens = np.array([o.tokens for o in observations], dtype=np.float64)
+    context = np.array([o.context for o in observations], dtype=np.float64)
+    seconds = np.array([o.seconds[stage] for o in observations])
+    per_context = 0.0
+    points = np.unique(tokens)
+    same = [(tokens == point) for point in points]
+    for mask in same:
+        spread = np.ptp(context[mask])
+        if spread > 0:
+            slope = np.polyfit(context[mask], seconds[mask], 1)[0]
+            per_context = max(per_context, float(slope))
+    base = seconds - per_context * context
+    table = np.maximum.accumulate([max(1e-7, float(np.median(base[mask]))) for mask in same])
+    return StageCost(points.astype(np.int32), np.asarray(table, dtype=np.float64), per_context)

@@ -1,0 +1,137 @@
+"""The seam between what a policy decides and what the scheduler alone does.
+
+A policy is a pure function of a read-only view and its own small state. It names rows; the scheduler owns queues,
+blocks, chunks and preemption, once for all policies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tdpipe.core.step import IntArray, Phase
+    from tdpipe.scheduling.cost_model import CostModel
+    from tdpipe.scheduling.forecast import Demand, KVForecast
+    from tdpipe.scheduling.sequence import Sequence
+
+
+class View(Protocol):
+    """What a policy may look at."""
+
+    stages: int
+    capacity: int
+    """KV blocks."""
+    block_size: int
+    cost: CostModel
+    forecast: KVForecast
+
+    @property
+    def free_blocks(self) -> int: ...
+
+    @property
+    def free_slots(self) -> int: ...
+
+    @property
+    def in_flight(self) -> int:
+        """Steps without a result."""
+
+    @property
+    def finished(self) -> int:
+        """Sequences that ended since the start."""
+
+    @property
+    def waiting_count(self) -> int: ...
+
+    @property
+    def decoding(self) -> int:
+        """Sequences past their prefill, in flight or not."""
+
+    @property
+    def context(self) -> int:
+        """KV tokens of all decoding sequences."""
+
+    @property
+    def ready(self) -> IntArray:
+        """Slots that can decode now, those that waited longest first."""
+
+    def context_of(self, slots: IntArray) -> IntArray:
+        """KV tokens of each slot."""
+
+    def partial(self) -> Sequence | None:
+        """The sequence whose prefill has begun and not ended."""
+
+    def unscheduled(self, sequence: Sequence) -> int:
+        """Tokens of the sequence that are still to be prefilled."""
+
+    def waiting(self) -> Iterator[Sequence]:
+        """Sequences that may be admitted now, in order."""
+
+    def running_demand(self) -> Demand:
+        """The forecast of all sequences that hold KV."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The rows of a step."""
+
+    phase: Phase
+    decode: IntArray
+    """Slots that decode one token each."""
+    prefill: tuple[tuple[Sequence, int], ...] = ()
+    """Sequences to prefill by so many tokens; waiting ones are admitted."""
+
+
+StateT = TypeVar("StateT")
+
+
+class Policy(Protocol[StateT]):
+    """Decides what runs next."""
+
+    name: str
+
+    def initial(self) -> StateT:
+        """The state before the first step."""
+
+    def plan(self, view: View, state: StateT) -> tuple[Plan | None, StateT]:
+        """The next step's rows, or None to wait for a result or a request; and the state after it."""
+
+
+def steps_ahead(view: View) -> int:
+    """Steps that may be in flight: one per stage, and one more that waits at stage 0 so that it never does."""
+    return view.stages + 1
+
+
+def prefill_rows(
+    view: View, sequences: Iterator[Sequence], budget: int
+) -> Iterator[tuple[Sequence, int]]:
+    """Chunks of the begun prefill and then of `sequences` within `budget` tokens, free blocks and free slots.
+
+    Only the last may be left partial, so that at most one sequence is at any time.
+    """
+    free = view.free_blocks
+    partial = view.partial()
+    if partial is not None:
+        want = view.unscheduled(partial)
+        held = -(-(partial.length - want) // view.block_size)
+        count = min(want, budget, (held + free) * view.block_size - (partial.length - want))
+        if count <= 0:
+            return
+        yield partial, count
+        if count < want:
+            return
+        budget -= count
+        free -= -(-partial.length // view.block_size) - held
+    slots = view.free_slots
+    for sequence in sequences:
+        count = min(sequence.length, budget, free * view.block_size)
+        if count <= 0 or slots <= 0:
+            return
+        yield sequence, count
+        if count < sequence.length:
+            return
+        budget -= count
+        slots -= 1
+        free -= -(-count // view.block_size)

@@ -1,0 +1,299 @@
+"""The deterministic state machine between requests and steps.
+
+Engine, simulator and property tests drive it alike. It alone owns queues, slots, blocks and preemption; which rows run
+is the policy's to say. Blocks and slots are free for reuse the moment their sequence ends or is preempted, even with
+steps in flight, because every stage executes steps in the order of issue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic
+
+import numpy as np
+
+from tdpipe.core.errors import RequestError
+from tdpipe.core.request import FinishReason, Request
+from tdpipe.core.step import IntArray, SequenceStart, Step
+from tdpipe.scheduling.block_pool import BlockPool
+from tdpipe.scheduling.forecast import KVForecast
+from tdpipe.scheduling.policy import Plan, Policy, StateT
+from tdpipe.scheduling.sequence import Sequence, SlotTable, outcomes_of
+from tdpipe.scheduling.state import Flight, SchedulerState
+from tdpipe.scheduling.view import StateView
+
+if TYPE_CHECKING:
+    from tdpipe.core.lengths import LengthDistribution
+    from tdpipe.scheduling.cost_model import CostModel
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the pipeline holds."""
+
+    stages: int
+    blocks: int
+    block_size: int
+    slots: int
+    """Sequences that may hold KV at once."""
+    max_context: int
+    """Tokens of prompt and output together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing to do until a request is added."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitUntil:
+    """Nothing to issue before this time or the next event, whichever comes first; `inf` waits for an event."""
+
+    time: float
+
+
+@dataclass(slots=True)
+class Emission:
+    """What a result brought: one token per entry, and the requests that ended with it."""
+
+    request_ids: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    """Index of each token in the step's output."""
+    finished: dict[str, FinishReason] = field(default_factory=dict)
+
+
+class Scheduler(Generic[StateT]):
+    """See the module. Times are seconds of one clock, the caller's."""
+
+    def __init__(self, policy: Policy[StateT], shape: Shape, cost: CostModel) -> None:
+        self.shape = shape
+        pool = BlockPool(shape.blocks, shape.block_size)
+        longest = pool.blocks_for(shape.max_context) + 1
+        self._state = SchedulerState(pool, SlotTable(shape.slots, longest))
+        self._policy = policy
+        self._policy_state = policy.initial()
+        forecast = KVForecast(shape.max_context, shape.block_size)
+        self._view = StateView(self._state, shape.stages, cost, forecast)
+        self._next_number = 0
+        self._next_step = 0
+
+    @property
+    def state(self) -> SchedulerState:
+        """For reading: metrics, tests."""
+        return self._state
+
+    def add(self, request: Request, now: float) -> None:  # noqa: ARG002 - latency guards will read it
+        """Queue a request.
+
+        Raises:
+            RequestError: it could not run even alone, or its id is in use.
+        """
+        longest = len(request.prompt) + request.max_tokens
+        if not request.prompt or request.max_tokens < 1:
+            raise RequestError("a request needs a prompt token and max_tokens of at least 1")
+        if longest > self.shape.max_context:
+            raise RequestError(
+                f"prompt ({len(request.prompt)} tokens) and max_tokens ({request.max_tokens}) exceed "
+                f"the context of {self.shape.max_context} tokens; shorten one of them",
+                "max_tokens",
+            )
+        if self._state.pool.blocks_for(longest) > self.shape.blocks:
+            room = self.shape.blocks * self.shape.block_size
+            raise RequestError(
+                f"prompt and max_tokens need {longest} tokens of KV cache, which holds {room}; "
+                "lower max_tokens or raise cache.memory",
+                "max_tokens",
+            )
+        if request.id in self._state.sequences:
+            raise RequestError(f"request id {request.id} is in use; choose another")
+        sequence = Sequence(
+            self._next_number, request, outcomes=outcomes_of(request.lengths, request.max_tokens)
+        )
+        self._next_number += 1
+        self._state.sequences[request.id] = sequence
+        self._state.waiting.append(sequence)
+
+    def revise(self, request_id: str, lengths: LengthDistribution) -> None:
+        """Replace a request's predicted length, when a predictor has learned more. Unknown ids are ignored."""
+        sequence = self._state.sequences.get(request_id)
+        if sequence is None:
+            return
+        sequence.outcomes = outcomes_of(lengths, sequence.request.max_tokens)
+        if sequence.slot >= 0:
+            self._state.slots.outcomes[sequence.slot] = sequence.outcomes
+
+    def abort(self, request_id: str, now: float) -> bool:
+        """End a request in whatever state; False if it has ended already."""
+        return self.finish(request_id, 0, now)
+
+    def finish(self, request_id: str, length: int, now: float) -> bool:  # noqa: ARG002
+        """End a request whose first `length` output tokens are all that counts; False if it has ended."""
+        sequence = self._state.sequences.get(request_id)
+        if sequence is None:
+            return False
+        self._end(sequence)
+        return True
+
+    def requeue_all(self, epoch: int, now: float) -> None:  # noqa: ARG002
+        """A new pipeline has nothing of the old one: every sequence starts again with the tokens it has."""
+        for slot in self._state.slots.occupied:
+            self._preempt(int(slot))
+        self._state.in_flight.clear()
+        self._state.flying.clear()
+        self._next_step = 0
+
+    def next_step(self, now: float) -> Step | WaitUntil | Idle:  # noqa: ARG002
+        """The next step to issue, in order, or what to wait for."""
+        plan, self._policy_state = self._policy.plan(self._view, self._policy_state)
+        step = None if plan is None else self._issue(plan)
+        if step is not None:
+            return step
+        return WaitUntil(float("inf")) if self._state.sequences else Idle()
+
+    def on_result(
+        self,
+        step_id: int,
+        tokens: IntArray,
+        stage_durations: tuple[float, ...],  # noqa: ARG002 - cost models that learn will read them
+        now: float,  # noqa: ARG002
+    ) -> Emission:
+        """Book a step's sampled tokens; tokens of sequences that have ended since are dropped."""
+        state, slots = self._state, self._state.slots
+        flight = state.in_flight.pop(step_id)
+        emission = Emission()
+        stays = slots.number[flight.slots] == flight.numbers
+        stays &= slots.pending[flight.slots] > 0
+        slots.pending[flight.slots[stays]] -= 1
+        owned = stays.tolist()
+        for row, (slot, number, token) in enumerate(
+            zip(flight.slots.tolist(), flight.numbers.tolist(), tokens.tolist(), strict=True)
+        ):
+            sequence = slots.sequences[slot] if owned[row] else self._landed(number)
+            if sequence is None:
+                continue
+            sequence.generated.append(token)
+            request = sequence.request
+            emission.request_ids.append(request.id)
+            emission.tokens.append(token)
+            emission.rows.append(row)
+            if token in request.stop_token_ids:
+                emission.finished[request.id] = FinishReason.STOP
+                self._end(sequence)
+            elif len(sequence.generated) >= request.max_tokens:
+                emission.finished[request.id] = FinishReason.LENGTH
+                self._end(sequence)
+        return emission
+
+    def _landed(self, number: int) -> Sequence | None:
+        """The sequence of a token that was in flight when its sequence lost its slot."""
+        flying = self._state.flying
+        if number not in flying:
+            return None
+        flying[number] -= 1
+        if flying[number] == 0:
+            del flying[number]
+        return self._state.waiting.find(number)
+
+    def _issue(self, plan: Plan) -> Step | None:
+        state, slots = self._state, self._state.slots
+        decode, new_slots, new_blocks = self._decode_rows(plan.decode)
+        starts: list[SequenceStart] = []
+        rows: list[tuple[int, int]] = []
+        for sequence, count in plan.prefill:
+            begun = sequence.slot >= 0
+            if not begun and (sequence not in state.waiting or not slots.free):
+                continue
+            first = int(slots.scheduled[sequence.slot]) if begun else 0
+            held = int(slots.held[sequence.slot]) if begun else 0
+            count = min(count, (held + state.pool.available) * state.pool.block_size - first)
+            if count <= 0:
+                break
+            if not begun:
+                starts.append(self._start(sequence))
+            blocks = state.pool.allocate(state.pool.blocks_for(first + count) - held)
+            slots.append_blocks(sequence.slot, blocks)
+            new_slots.append(np.full(len(blocks), sequence.slot, dtype=np.int32))
+            new_blocks.append(blocks)
+            rows.append((sequence.slot, count))
+        if not rows and not len(decode):
+            return None
+        row_slots = np.concatenate([decode, np.array([slot for slot, _ in rows], dtype=np.int32)])
+        counts = np.ones(len(row_slots), dtype=np.int32)
+        counts[len(decode) :] = [count for _, count in rows]
+        first_positions = slots.scheduled[row_slots].copy()
+        slots.scheduled[row_slots] += counts
+        sample = slots.scheduled[row_slots] == slots.length[row_slots]
+        sampled = row_slots[sample]
+        slots.decoding[sampled] = True
+        slots.length[sampled] += 1
+        slots.pending[sampled] += 1
+        slots.last_step[row_slots] = self._next_step
+        step = Step(
+            self._next_step,
+            plan.phase,
+            tuple(starts),
+            row_slots,
+            first_positions,
+            counts,
+            sample,
+            _joined(new_slots),
+            _joined(new_blocks),
+        )
+        state.in_flight[step.id] = Flight(sampled, slots.number[sampled].copy())
+        self._next_step += 1
+        return step
+
+    def _decode_rows(self, decode: IntArray) -> tuple[IntArray, list[IntArray], list[IntArray]]:
+        """The rows that got their block, preempting the latest arrivals where there is none."""
+        slots, pool = self._state.slots, self._state.pool
+        while True:
+            full = decode[slots.scheduled[decode] >= slots.held[decode] * pool.block_size]
+            if len(full) <= pool.available:
+                break
+            occupied = slots.occupied
+            victim = int(occupied[np.argmax(slots.number[occupied])])
+            self._preempt(victim)
+            decode = decode[decode != victim]
+        if not len(full):
+            return decode, [], []
+        blocks = pool.allocate(len(full))
+        slots.table[full, slots.held[full]] = blocks
+        slots.held[full] += 1
+        return decode, [full], [blocks]
+
+    def _start(self, sequence: Sequence) -> SequenceStart:
+        self._state.waiting.remove(sequence)
+        slot = self._state.slots.take(sequence)
+        request = sequence.request
+        return SequenceStart(
+            slot,
+            sequence.number,
+            np.array(request.prompt + tuple(sequence.generated), dtype=np.int32),
+            len(request.prompt),
+            request.sampling,
+        )
+
+    def _preempt(self, slot: int) -> None:
+        sequence = self._state.slots.sequences[slot]
+        assert sequence is not None
+        pending = int(self._state.slots.pending[slot])
+        self._state.pool.release(self._state.slots.leave(slot))
+        self._state.waiting.put_back(sequence)
+        self._state.preemptions += 1
+        if pending:
+            self._state.flying[sequence.number] = pending
+
+    def _end(self, sequence: Sequence) -> None:
+        state = self._state
+        if sequence.slot >= 0:
+            state.pool.release(state.slots.leave(sequence.slot))
+        else:
+            state.waiting.remove(sequence)
+            state.flying.pop(sequence.number, None)
+        del state.sequences[sequence.request.id]
+        state.finished += 1
+
+
+def _joined(parts: list[IntArray]) -> IntArray:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)

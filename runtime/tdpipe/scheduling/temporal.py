@@ -1,0 +1,155 @@
+"""TD-Pipe's policy: all stages prefill, then all stages decode.
+
+Prefill goes on while the forecast KV use fits at every future step; decode goes on until what its thinning batches
+lose exceeds what switching would cost over the phase that would follow, both in seconds from the cost model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tdpipe.core.step import Phase
+from tdpipe.scheduling.balance import next_decode_batch
+from tdpipe.scheduling.policy import Plan, prefill_rows, steps_ahead
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tdpipe.scheduling.forecast import Demand
+    from tdpipe.scheduling.policy import View
+    from tdpipe.scheduling.sequence import Sequence
+
+_LOOK_AHEAD = 256
+"""Waiting requests that the switch rule looks at."""
+_NONE = np.zeros(0, dtype=np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class TemporalState:
+    """The phase, and what it was judged by."""
+
+    phase: Phase = Phase.PREFILL
+    demand: Demand | None = None
+    """Forecast of what holds KV, kept up to date during a prefill phase."""
+    judged_at: int = -1
+    """Finished sequences when the switch rule was last evaluated."""
+
+
+class TemporalPolicy:
+    """Greedy prefill, time-balanced decode, spatial-temporal switch.
+
+    Args:
+        token_budget: batch tokens of a prefill micro-batch.
+        margin: standard deviations of the forecast that stay free.
+        hysteresis: by which share the loss must exceed the cost of a switch.
+    """
+
+    name = "temporal"
+
+    def __init__(self, token_budget: int, margin: float, hysteresis: float) -> None:
+        self._budget = token_budget
+        self._margin = margin
+        self._hysteresis = hysteresis
+
+    def initial(self) -> TemporalState:
+        """Prefill, since nothing runs yet."""
+        return TemporalState()
+
+    def plan(self, view: View, state: TemporalState) -> tuple[Plan | None, TemporalState]:
+        """See `Policy.plan`."""
+        if view.in_flight >= steps_ahead(view):
+            return None, state
+        if state.phase is Phase.DECODE and self._worth_switching(view, state):
+            state = TemporalState(Phase.PREFILL)
+        elif state.phase is Phase.DECODE:
+            state = replace(state, judged_at=view.finished)
+        if state.phase is Phase.PREFILL:
+            plan, state = self._prefill(view, state)
+            if plan is not None:
+                return plan, state
+            state = TemporalState(Phase.DECODE, judged_at=view.finished)
+        batch = next_decode_batch(view)
+        if len(batch):
+            return Plan(Phase.DECODE, batch), state
+        return None, state
+
+    def _prefill(self, view: View, state: TemporalState) -> tuple[Plan | None, TemporalState]:
+        demand = state.demand if state.demand is not None else view.running_demand()
+        admitted = _Admission(view, demand, self._margin)
+        rows = tuple(prefill_rows(view, admitted.sequences(), self._budget))
+        if not rows:
+            return None, state
+        return Plan(Phase.PREFILL, _NONE, rows), TemporalState(
+            Phase.PREFILL, admitted.accepted(rows)
+        )
+
+    def _worth_switching(self, view: View, state: TemporalState) -> bool:
+        if view.partial() is not None:
+            return view.decoding == 0
+        if not view.waiting_count or not view.free_slots:
+            return False
+        if view.decoding == 0:
+            return True
+        if state.judged_at == view.finished and view.decoding >= view.stages:
+            return False
+        queue = list(islice(view.waiting(), min(_LOOK_AHEAD, view.free_slots)))
+        fit = _fitting(view, view.running_demand(), queue, self._margin)
+        if fit == 0:
+            return False
+        running, stages = view.decoding, view.stages
+        thin = min(stages, running)
+        full = min(stages, running + fit)
+        context = view.context + sum(sequence.length for sequence in queue[:fit])
+        now = view.cost.step_time(-(-running // thin), view.context / thin)
+        then = view.cost.step_time(-(-(running + fit) // full), context / full)
+        # A pipeline with fewer batches than stages idles for the rest of the round.
+        loss = now * (stages / thin) / (running / thin) - then * (stages / full) / (
+            (running + fit) / full
+        )
+        loss /= stages
+        prompt = sum(sequence.length for sequence in queue[:fit])
+        chunk = view.cost.step_time(min(self._budget, prompt), 0.0)
+        bubble = 2.0 * (stages - 1) * abs(chunk - now)
+        tokens = sum(float(sequence.outcomes.mean()) for sequence in queue[:fit])
+        return loss * tokens > (1.0 + self._hysteresis) * bubble
+
+
+class _Admission:
+    """Admits waiting sequences while the forecast fits; one always when nothing else holds KV."""
+
+    def __init__(self, view: View, demand: Demand, margin: float) -> None:
+        self._view = view
+        self._demand = demand
+        self._margin = margin
+        self._after: dict[int, Demand] = {}
+
+    def sequences(self) -> Iterator[Sequence]:
+        """Waiting sequences that may be admitted, in order."""
+        view, demand = self._view, self._demand
+        alone = view.decoding == 0 and view.partial() is None
+        for sequence in view.waiting():
+            mean, variance = view.forecast.of_waiting([sequence])
+            demand = demand + type(demand)(mean[0], variance[0])
+            if not alone and demand.peak(self._margin) > view.capacity:
+                return
+            alone = False
+            self._after[sequence.number] = demand
+            yield sequence
+
+    def accepted(self, rows: tuple[tuple[Sequence, int], ...]) -> Demand:
+        """The demand with those sequences that became rows."""
+        return self._after.get(rows[-1][0].number, self._demand)
+
+
+def _fitting(view: View, demand: Demand, queue: list[Sequence], margin: float) -> int:
+    if not queue:
+        return 0
+    mean, variance = view.forecast.of_waiting(queue)
+    mean = np.cumsum(mean, axis=0) + demand.mean
+    deviation = np.sqrt(np.cumsum(variance, axis=0) + demand.variance)
+    fits = (mean + margin * deviation).max(axis=1) <= view.capacity
+    return int(len(queue) if fits.all() else np.argmin(fits))

@@ -1,0 +1,97 @@
+"""The scheduler's state as a policy sees it: figures, not handles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tdpipe.core.step import IntArray
+    from tdpipe.scheduling.cost_model import CostModel
+    from tdpipe.scheduling.forecast import Demand, KVForecast
+    from tdpipe.scheduling.sequence import Sequence
+    from tdpipe.scheduling.state import SchedulerState
+
+
+class StateView:
+    """A `policy.View` over the scheduler's state."""
+
+    def __init__(
+        self, state: SchedulerState, stages: int, cost: CostModel, forecast: KVForecast
+    ) -> None:
+        self._state = state
+        self.stages = stages
+        self.capacity = state.pool.blocks
+        self.block_size = state.pool.block_size
+        self.cost = cost
+        self.forecast = forecast
+
+    @property
+    def free_blocks(self) -> int:
+        return self._state.pool.available
+
+    @property
+    def free_slots(self) -> int:
+        return len(self._state.slots.free)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._state.in_flight)
+
+    @property
+    def finished(self) -> int:
+        return self._state.finished
+
+    @property
+    def waiting_count(self) -> int:
+        return len(self._state.waiting)
+
+    @property
+    def decoding(self) -> int:
+        return int(np.count_nonzero(self._state.slots.decoding))
+
+    @property
+    def context(self) -> int:
+        slots = self._state.slots
+        return int(slots.scheduled[slots.decoding].sum())
+
+    @property
+    def ready(self) -> IntArray:
+        slots, in_flight = self._state.slots, self._state.in_flight
+        # With a step per stage in flight, the oldest one's tokens reach stage 0 before it gets to this step.
+        oldest = next(iter(in_flight)) if len(in_flight) >= self.stages else -1
+        mask = slots.decoding & (slots.length < slots.limit)
+        mask &= (slots.pending == 0) | ((slots.pending == 1) & (slots.last_step == oldest))
+        found = np.flatnonzero(mask)
+        order = np.argsort(slots.last_step[found], kind="stable")
+        return found[order].astype(np.int32)
+
+    def context_of(self, slots: IntArray) -> IntArray:
+        return self._state.slots.scheduled[slots]
+
+    def partial(self) -> Sequence | None:
+        slots = self._state.slots
+        found = np.flatnonzero((slots.number >= 0) & ~slots.decoding)
+        return slots.sequences[int(found[0])] if len(found) else None
+
+    def unscheduled(self, sequence: Sequence) -> int:
+        slots = self._state.slots
+        return int(slots.length[sequence.slot] - slots.scheduled[sequence.slot])
+
+    def waiting(self) -> Iterator[Sequence]:
+        # One that was preempted with a token in flight must know that token before it starts again.
+        flying = self._state.flying
+        return (each for each in self._state.waiting if each.number not in flying)
+
+    def running_demand(self) -> Demand:
+        slots = self._state.slots
+        held = slots.occupied
+        prompt, length = slots.prompt[held], slots.length[held]
+        # A begun prefill is counted as if it had ended: it samples its first token then.
+        length = length + ~slots.decoding[held]
+        return self.forecast.of_running(
+            length, length - prompt, slots.limit[held] - prompt, slots.outcomes[held]
+        )

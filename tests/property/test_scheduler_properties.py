@@ -1,0 +1,230 @@
+"""Whatever arrives and whenever it is aborted: blocks are accounted for, every request ends once, none starves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tdpipe.core.lengths import LengthDistribution
+from tdpipe.core.request import FinishReason, Request
+from tdpipe.core.step import Step
+from tdpipe.scheduling.cost_model import proportional_cost
+from tdpipe.scheduling.hybrid import HybridPolicy
+from tdpipe.scheduling.scheduler import Idle, Scheduler, Shape
+from tdpipe.scheduling.temporal import TemporalPolicy
+
+POLICIES = ("temporal", "hybrid")
+STOP = 1
+OTHER = 2
+
+
+@dataclass(frozen=True)
+class Arrival:
+    at: int
+    prompt: int
+    max_tokens: int
+    stops_at: int
+    aborts_after: int | None
+    predicted: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    stages: int
+    block_size: int
+    blocks: int
+    slots: int
+    budget: int
+    arrivals: list[Arrival] = field(default_factory=list)
+
+
+@st.composite
+def cases(draw: st.DrawFn, *, aborts: bool = True, oracle: bool = False) -> Case:
+    block_size = draw(st.sampled_from((1, 4, 16)))
+    arrivals = []
+    for _ in range(draw(st.integers(1, 14))):
+        max_tokens = draw(st.integers(1, 40))
+        stops_at = draw(st.integers(1, 60))
+        length = min(stops_at, max_tokens)
+        guess = (
+            (length,)
+            if oracle
+            else tuple(sorted(draw(st.lists(st.integers(1, 60), min_size=1, max_size=4))))
+        )
+        arrivals.append(
+            Arrival(
+                draw(st.integers(0, 30)),
+                draw(st.integers(1, 40)),
+                max_tokens,
+                stops_at,
+                draw(st.none() | st.integers(0, 40)) if aborts else None,
+                guess,
+            )
+        )
+    longest = max(-(-(a.prompt + a.max_tokens) // block_size) for a in arrivals)
+    return Case(
+        draw(st.integers(1, 4)),
+        block_size,
+        longest + draw(st.integers(0, 60)),
+        draw(st.integers(1, 12)),
+        draw(st.integers(1, 64)),
+        sorted(arrivals, key=lambda a: a.at),
+    )
+
+
+def make_scheduler(policy: str, case: Case) -> Scheduler[Any]:
+    made = (
+        TemporalPolicy(case.budget, 0.0, 1.0) if policy == "temporal" else HybridPolicy(case.budget)
+    )
+    shape = Shape(case.stages, case.blocks, case.block_size, case.slots, 128)
+    return Scheduler(made, shape, proportional_cost(case.stages))
+
+
+def check_blocks(scheduler: Scheduler[Any]) -> None:
+    state = scheduler.state
+    tables = np.zeros(state.pool.blocks, dtype=np.int32)
+    for slot in state.slots.occupied:
+        held = state.slots.table[slot, : state.slots.held[slot]]
+        np.add.at(tables, held, 1)
+        assert state.slots.held[slot] == state.pool.blocks_for(int(state.slots.scheduled[slot]))
+    assert np.array_equal(tables, state.pool.references)
+    assert int((state.pool.references > 0).sum()) == state.pool.used
+
+
+class Replay:
+    """Drives a scheduler as an engine with a pipeline would, one event a tick."""
+
+    def __init__(self, policy: str, case: Case) -> None:
+        self.case = case
+        self.scheduler = make_scheduler(policy, case)
+        self.ended: dict[str, FinishReason] = {}
+        self.output: dict[str, int] = {}
+        self.in_flight: list[Step] = []
+        self.sequence_of_slot: dict[int, tuple[int, int]] = {}
+        self.coverage: dict[int, int] = {}
+
+    def run(self) -> None:
+        arrivals = list(enumerate(self.case.arrivals))
+        tick = 0
+        while arrivals or self.scheduler.state.sequences or self.in_flight:
+            while arrivals and arrivals[0][1].at <= tick:
+                index, arrival = arrivals.pop(0)
+                self.add(index, arrival)
+            for index, arrival in enumerate(self.case.arrivals):
+                name = str(index)
+                due = arrival.aborts_after is not None and arrival.at + arrival.aborts_after == tick
+                if due and name not in self.ended and self.scheduler.abort(name, tick):
+                    self.ended[name] = FinishReason.ABORT
+            self.advance()
+            check_blocks(self.scheduler)
+            tick += 1
+            assert tick < 20_000, "starved"
+
+    def add(self, index: int, arrival: Arrival) -> None:
+        request = Request(
+            str(index),
+            tuple(range(3, 3 + arrival.prompt)),
+            arrival.max_tokens,
+            LengthDistribution(arrival.predicted),
+            stop_token_ids=frozenset({STOP}),
+        )
+        self.scheduler.add(request, 0.0)
+        self.output[request.id] = 0
+
+    def advance(self) -> None:
+        step = self.scheduler.next_step(0.0)
+        if isinstance(step, Step):
+            self.execute(step)
+            self.in_flight.append(step)
+        elif self.in_flight:
+            self.deliver(self.in_flight.pop(0))
+        elif isinstance(step, Idle):
+            assert not self.scheduler.state.sequences
+        else:
+            raise AssertionError("waits for a result with nothing in flight")
+
+    def execute(self, step: Step) -> None:
+        """A stage's view: rows continue where the slot stands and have the blocks they need."""
+        for start in step.starts:
+            self.coverage[start.slot] = 0
+            self.sequence_of_slot[start.slot] = (start.sequence, len(start.tokens))
+        assert len(set(step.slots.tolist())) == len(step.slots)
+        for slot, first, count in zip(step.slots, step.first, step.counts, strict=True):
+            assert self.coverage[int(slot)] == first
+            self.coverage[int(slot)] = int(first + count)
+
+    def deliver(self, step: Step) -> None:
+        numbers = self.scheduler.state.in_flight[step.id].numbers
+        tokens = []
+        for number in numbers.tolist():
+            arrival = self.arrival_of(number)
+            index = self.case.arrivals.index(arrival)
+            stop = self.output[str(index)] + 1 >= arrival.stops_at
+            tokens.append(STOP if stop else OTHER)
+        emission = self.scheduler.on_result(step.id, np.array(tokens, dtype=np.int32), (), 0.0)
+        for name in emission.request_ids:
+            assert name not in self.ended
+            self.output[name] += 1
+        for name, reason in emission.finished.items():
+            assert name not in self.ended
+            self.ended[name] = reason
+
+    def arrival_of(self, number: int) -> Arrival:
+        return self.case.arrivals[number]
+
+
+def expected_length(arrival: Arrival) -> int:
+    return min(arrival.stops_at, arrival.max_tokens)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_every_request_ends_once_and_leaves_no_block(policy: str, data: st.DataObject) -> None:
+    case = data.draw(cases())
+    replay = Replay(policy, case)
+    replay.run()
+    assert set(replay.ended) == {str(index) for index in range(len(case.arrivals))}
+    for index, arrival in enumerate(case.arrivals):
+        reason = replay.ended[str(index)]
+        if reason is not FinishReason.ABORT:
+            assert replay.output[str(index)] == expected_length(arrival)
+            stopped = arrival.stops_at <= arrival.max_tokens
+            assert reason is (FinishReason.STOP if stopped else FinishReason.LENGTH)
+    assert replay.scheduler.state.pool.used == 0
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(case=cases(aborts=False, oracle=True))
+def test_with_oracle_lengths_nothing_is_preempted(case: Case) -> None:
+    replay = Replay("temporal", case)
+    replay.run()
+    assert replay.scheduler.state.preemptions == 0
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_new_epoch_starts_every_sequence_again_with_its_tokens(
+    policy: str, data: st.DataObject
+) -> None:
+    case = data.draw(cases(aborts=False))
+    replay = Replay(policy, case)
+    for index, arrival in enumerate(case.arrivals):
+        replay.add(index, arrival)
+    for _ in range(data.draw(st.integers(0, 60))):
+        if not replay.scheduler.state.sequences:
+            break
+        replay.advance()
+    replay.scheduler.requeue_all(2, 0.0)
+    replay.in_flight.clear()
+    assert replay.scheduler.state.pool.used == 0
+    while replay.scheduler.state.sequences:
+        replay.advance()
+    for index, arrival in enumerate(case.arrivals):
+        assert replay.output[str(index)] == expected_length(arrival)
