@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tdpipe.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2")
 """Model types whose output has been proved equal to transformers' own."""

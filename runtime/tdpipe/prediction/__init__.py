@@ -1,0 +1,1 @@
+"""How long outputs will be: predictors hand the scheduler plain distributions."""
