@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 
 import torch
+
 from tdpipe.model.attention import AttentionBackend, BatchLayout, LayerKV, make_backend
 from tdpipe.model.attention.cpu import advise_huge_pages
 

@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from examples.demo_model.phrasing import ends_clearly
+from examples.demo_model.tasks import TASKS, Split, check, examples
+from examples.demo_model.tokenizer import CHECKPOINT, MAX_POSITIONS
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
-
-from examples.demo_model.phrasing import ends_clearly
-from examples.demo_model.tasks import TASKS, Split, check, examples
-from examples.demo_model.tokenizer import CHECKPOINT, MAX_POSITIONS
 
 if TYPE_CHECKING:
     from examples.demo_model.tasks import Example

@@ -15,11 +15,10 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
 from examples.demo_model.dialogue import IGNORED, Dialogue, DialogueStream
 from examples.demo_model.tokenizer import CHECKPOINT, MAX_POSITIONS, build_tokenizer
+from torch.nn import functional
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
