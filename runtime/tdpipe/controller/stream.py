@@ -41,8 +41,8 @@ class RequestStream:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        abort: Callable[[], None],
-        finish: Callable[[int], None],
+        abort: Callable[[], object],
+        finish: Callable[[int], object],
     ) -> None:
         self._loop = loop
         self._abort = abort
@@ -66,6 +66,7 @@ class RequestStream:
         """The caller went away: the engine frees what the request holds. Idempotent."""
         if not self._ended:
             self._ended = True
+            self._arrived.set()
             self._abort()
 
     def finish(self, length: int) -> None:
@@ -78,7 +79,7 @@ class RequestStream:
         return self
 
     async def __anext__(self) -> TokenDelta:
-        if not self._deltas and not self._ended and self._error is None:
+        while not self._deltas and not self._ended and self._error is None:
             self._arrived.clear()
             await self._arrived.wait()
         if self._deltas:

@@ -1,0 +1,260 @@
+"""The engine: one thread owns scheduler and pipeline, everyone else talks to it by commands.
+
+Nothing else touches either, so neither needs a lock. The thread issues steps until the scheduler wants a result, then
+waits for the pipeline; a command wakes it. If the pipeline fails, every stream fails with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tdpipe.controller.snapshot import EngineSnapshot
+from tdpipe.controller.stage_clock import StageClock
+from tdpipe.controller.stream import RequestStream, TokenDelta
+from tdpipe.core.errors import PipelineError, RequestError
+from tdpipe.core.request import FinishReason, Request
+from tdpipe.core.step import Phase, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tdpipe.core.sampling import SamplingParams
+    from tdpipe.pipeline.base import Pipeline, StepResult
+    from tdpipe.prediction.base import LengthPredictor
+    from tdpipe.scheduling.scheduler import Scheduler
+
+_log = logging.getLogger(__name__)
+_JOIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What a request must fit into."""
+
+    max_context: int
+    """Tokens of prompt and output together."""
+    kv_tokens: int
+    """Tokens that the KV cache holds."""
+    vocab_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """Whether requests are served, and if not, why."""
+
+    ready: bool
+    error: str | None
+
+
+@dataclass(slots=True)
+class _Listener:
+    loop: asyncio.AbstractEventLoop
+    stream: RequestStream
+    request: Request
+    received: int = 0
+
+
+class Engine:
+    """A running engine over a pipeline that it closes at its end.
+
+    Args:
+        pipeline: what executes steps.
+        scheduler: what decides them.
+        predictor: what predicts output lengths.
+        vocab_size: tokens that the model knows.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        scheduler: Scheduler[Any],
+        predictor: LengthPredictor,
+        vocab_size: int,
+    ) -> None:
+        capacity = pipeline.capacity
+        self.limits = EngineLimits(
+            capacity.max_context, capacity.blocks * capacity.block_size, vocab_size
+        )
+        self._pipeline = pipeline
+        self._scheduler = scheduler
+        self._predictor = predictor
+        self._predicted = predictor.version
+        self._clock = StageClock(pipeline.stages)
+        self._commands: deque[Callable[[], None]] = deque()
+        self._listeners: dict[str, _Listener] = {}
+        self._phase, self._switches = Phase.PREFILL, 0
+        self._error: str | None = None
+        self._closing = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self,
+        prompt: tuple[int, ...],
+        max_tokens: int,
+        sampling: SamplingParams,
+        stop_token_ids: frozenset[int],
+        request_id: str,
+    ) -> RequestStream:
+        """Queue a request; call it from the event loop that reads the stream.
+
+        Raises:
+            RequestError: the request can never fit.
+            PipelineError: the engine has ended.
+        """
+        room = min(self.limits.max_context, self.limits.kv_tokens)
+        if len(prompt) + max_tokens > room:
+            raise RequestError(
+                f"prompt ({len(prompt)} tokens) and max_tokens ({max_tokens}) exceed the {room} tokens "
+                "that a request may hold; shorten one of them",
+                "max_tokens",
+            )
+        lengths = self._predictor.predict(len(prompt), max_tokens)
+        request = Request(request_id, prompt, max_tokens, lengths, sampling, stop_token_ids)
+        stream = RequestStream(
+            asyncio.get_running_loop(),
+            abort=lambda: self._command(lambda: self._end(request_id, 0)),
+            finish=lambda length: self._command(lambda: self._end(request_id, length)),
+        )
+        listener = _Listener(asyncio.get_running_loop(), stream, request)
+        if not self._command(lambda: self._add(listener)):
+            raise PipelineError(self._error or "the engine is closed")
+        return stream
+
+    def health(self) -> EngineHealth:
+        """Whether requests are served; callable from any thread."""
+        return EngineHealth(self._error is None and not self._closing, self._error)
+
+    def snapshot(self) -> EngineSnapshot:
+        """Figures of this moment, each right by itself; callable from any thread."""
+        state = self._scheduler.state
+        return EngineSnapshot(
+            waiting=len(state.waiting),
+            running=len(state.slots.sequences) - len(state.slots.free),
+            kv_blocks=state.pool.blocks,
+            kv_blocks_used=state.pool.used,
+            phase=self._phase,
+            phase_switches=self._switches,
+            preemptions=state.preemptions,
+            stage_busy=self._clock.busy,
+            stage_bubble=self._clock.bubble(time.monotonic()),
+        )
+
+    def close(self) -> None:
+        """End the thread and the pipeline; streams that are still read fail. Idempotent."""
+        with self._lock:
+            self._closing = True
+        self._pipeline.wake()
+        self._thread.join(_JOIN_SECONDS)
+        self._pipeline.close()
+
+    def _command(self, command: Callable[[], None]) -> bool:
+        with self._lock:
+            if self._closing or self._error is not None:
+                return False
+            self._commands.append(command)
+        self._pipeline.wake()
+        return True
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                while self._commands:
+                    self._commands.popleft()()
+                step = self._scheduler.next_step(time.monotonic())
+                if isinstance(step, Step):
+                    self._issue(step)
+                    results = self._pipeline.poll(0.0)
+                else:
+                    results = self._pipeline.poll(None)
+                for result in results:
+                    self._book(result)
+        except PipelineError as error:
+            self._fail(str(error))
+        except Exception as error:
+            _log.exception("the engine failed")
+            self._fail(f"the engine failed: {error!r}")
+        else:
+            self._fail("the engine was closed")
+
+    def _issue(self, step: Step) -> None:
+        if step.phase is not self._phase:
+            self._phase = step.phase
+            self._switches += 1
+        self._clock.started(time.monotonic())
+        self._pipeline.submit(step)
+
+    def _book(self, result: StepResult) -> None:
+        now = time.monotonic()
+        output = result.output
+        emission = self._scheduler.on_result(output.step, output.tokens, result.busy, now)
+        self._clock.completed(result.busy, len(self._scheduler.state.in_flight), now)
+        pushes: dict[asyncio.AbstractEventLoop, list[tuple[RequestStream, TokenDelta]]] = {}
+        for name, token, row in zip(
+            emission.request_ids, emission.tokens, emission.rows, strict=True
+        ):
+            listener = self._listeners[name]
+            listener.received += 1
+            finish = emission.finished.get(name)
+            logprobs = output.logprobs[row] if output.logprobs else None
+            delta = TokenDelta((token,), (logprobs,), finish)
+            pushes.setdefault(listener.loop, []).append((listener.stream, delta))
+            if finish is not None:
+                self._forget(name, listener.received, complete=finish is FinishReason.STOP)
+        for loop, deltas in pushes.items():
+            _call(loop, partial(_push, deltas))
+        self._revise()
+
+    def _add(self, listener: _Listener) -> None:
+        try:
+            self._scheduler.add(listener.request, time.monotonic())
+        except RequestError as error:
+            _call(listener.loop, partial(listener.stream.fail, str(error)))
+        else:
+            self._listeners[listener.request.id] = listener
+
+    def _end(self, request_id: str, length: int) -> None:
+        if self._scheduler.finish(request_id, length, time.monotonic()):
+            self._forget(request_id, length, complete=length > 0)
+
+    def _forget(self, request_id: str, output_tokens: int, *, complete: bool) -> None:
+        del self._listeners[request_id]
+        self._predictor.observe(output_tokens, complete=complete)
+
+    def _revise(self) -> None:
+        """Let what was learned since count for the requests at hand as well."""
+        if self._predictor.version == self._predicted:
+            return
+        self._predicted = self._predictor.version
+        for name, listener in self._listeners.items():
+            request = listener.request
+            lengths = self._predictor.predict(len(request.prompt), request.max_tokens)
+            self._scheduler.revise(name, lengths)
+
+    def _fail(self, reason: str) -> None:
+        with self._lock:
+            self._error = reason
+            commands, self._commands = self._commands, deque()
+        for command in commands:  # a request that was accepted meanwhile must hear of it too
+            command()
+        for listener in self._listeners.values():
+            _call(listener.loop, partial(listener.stream.fail, reason))
+        self._listeners.clear()
+
+
+def _push(deltas: list[tuple[RequestStream, TokenDelta]]) -> None:
+    for stream, delta in deltas:
+        stream.push(delta)
+
+
+def _call(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(action)

@@ -1,0 +1,131 @@
+"""The engine over stages that know every right token: what is asked is what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from tdpipe.controller.engine import Engine
+from tdpipe.core.errors import PipelineError, RequestError
+from tdpipe.core.request import FinishReason
+from tdpipe.core.sampling import SamplingParams
+from tdpipe.core.settings import PipelineSettings
+from tdpipe.pipeline.in_process import start_in_process
+from tdpipe.prediction.survival import SurvivalPredictor
+from tdpipe.scheduling.cost_model import proportional_cost
+from tdpipe.scheduling.hybrid import HybridPolicy
+from tdpipe.scheduling.scheduler import Scheduler, Shape
+from tdpipe.scheduling.temporal import TemporalPolicy
+from tests.support.fake_executor import VOCABULARY, FakeStages, continuation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+POLICIES = ("temporal", "hybrid")
+GREEDY = SamplingParams()
+
+
+def make_engine(policy: str, stages: FakeStages) -> Engine:
+    pipeline = start_in_process(
+        PipelineSettings(stages=stages.stages), stages, torch.device("cpu"), print
+    )
+    room = pipeline.capacity
+    shape = Shape(stages.stages, room.blocks, room.block_size, room.slots, room.max_context)
+    chosen = TemporalPolicy(24, 0.0, 1.0) if policy == "temporal" else HybridPolicy(24)
+    scheduler = Scheduler(chosen, shape, proportional_cost(stages.stages))
+    return Engine(pipeline, scheduler, SurvivalPredictor(), VOCABULARY)
+
+
+@pytest.fixture(params=[(policy, stages) for policy in POLICIES for stages in (1, 2, 3)], ids=str)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    policy, stages = request.param
+    made = make_engine(policy, FakeStages(stages, blocks=(20,)))
+    yield made
+    made.close()
+
+
+async def generate(
+    engine: Engine, prompt: tuple[int, ...], max_tokens: int, name: str
+) -> list[int]:
+    tokens: list[int] = []
+    async for delta in engine.submit(prompt, max_tokens, GREEDY, frozenset(), name):
+        tokens += delta.tokens
+    return tokens
+
+
+async def all_blocks_free(engine: Engine) -> None:
+    for _ in range(500):
+        if engine.snapshot().kv_blocks_used == 0:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{engine.snapshot().kv_blocks_used} blocks are still referenced")
+
+
+async def test_concurrent_requests_get_their_own_tokens_with_little_kv(engine: Engine) -> None:
+    draw = random.Random(7)
+    prompts = [
+        tuple(draw.randrange(VOCABULARY) for _ in range(draw.randint(1, 60))) for _ in range(40)
+    ]
+    lengths = [draw.randint(1, 60) for _ in prompts]
+    answers = await asyncio.gather(
+        *(
+            generate(engine, p, n, str(i))
+            for i, (p, n) in enumerate(zip(prompts, lengths, strict=True))
+        )
+    )
+    for prompt, length, answer in zip(prompts, lengths, answers, strict=True):
+        assert answer == continuation(list(prompt), length)
+    await all_blocks_free(engine)
+
+
+async def test_aborted_requests_leave_no_block(engine: Engine) -> None:
+    draw = random.Random(11)
+
+    async def abandon(name: str, after: int) -> None:
+        stream = engine.submit((1, 2, 3), 100, GREEDY, frozenset(), name)
+        for _ in range(after):
+            await anext(stream)
+        stream.abort()
+
+    await asyncio.gather(*(abandon(str(i), draw.randint(0, 6)) for i in range(60)))
+    await all_blocks_free(engine)
+    assert engine.snapshot().running == 0
+
+
+async def test_a_stop_token_ends_the_output_and_is_part_of_it(engine: Engine) -> None:
+    expected = continuation([5, 6], 9)
+    stream = engine.submit((5, 6), 50, GREEDY, frozenset({expected[-1]}), "a")
+    deltas = [delta async for delta in stream]
+    assert [token for delta in deltas for token in delta.tokens] == expected
+    assert deltas[-1].finish is FinishReason.STOP
+
+
+async def test_a_request_that_can_never_fit_is_refused(engine: Engine) -> None:
+    with pytest.raises(RequestError, match="may hold"):
+        engine.submit((1,) * 200, 100, GREEDY, frozenset(), "a")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_a_failing_stage_fails_every_stream_with_its_traceback(policy: str) -> None:
+    engine = make_engine(policy, FakeStages(2, fails=(1, 5)))
+    try:
+        with pytest.raises(PipelineError, match="stage 1"):
+            await asyncio.gather(*(generate(engine, (1, 2), 50, str(i)) for i in range(4)))
+        assert not engine.health().ready
+        with pytest.raises(PipelineError):
+            engine.submit((1,), 1, GREEDY, frozenset(), "late")
+    finally:
+        engine.close()
+
+
+async def test_closing_fails_running_streams(engine: Engine) -> None:
+    stream = engine.submit((1, 2), 200, GREEDY, frozenset(), "a")
+    await anext(stream)
+    await asyncio.to_thread(engine.close)
+    with pytest.raises(PipelineError, match="closed"):
+        async for _ in stream:
+            pass
