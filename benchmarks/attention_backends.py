@@ -5,7 +5,8 @@
 Backends take turns on the same batch, so that a machine that slows down or is shared slows both
 alike, and a ratio of medians is given with the spread of the pairwise ratios. Calls walk over the
 KV caches of several layers, as a model's forward does, so that no cache is hotter than in use.
-GB/s counts the keys and values that the rows need (useful KV), once.
+GB/s counts the keys and values that the rows need (useful KV), once; GF/s the multiplications and
+additions of visible keys only.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Batch:
     layout: BatchLayout
     layers: list[LayerKV]
     useful_bytes: int
+    useful_flops: int
 
 
 def make_batch(case: Case, args: argparse.Namespace, dtype: torch.dtype) -> Batch:
@@ -76,6 +78,7 @@ def make_batch(case: Case, args: argparse.Namespace, dtype: torch.dtype) -> Batc
         positions = torch.arange(context - case.queries, context)
         slots.append(table[positions // _BLOCK_SIZE] * _BLOCK_SIZE + positions % _BLOCK_SIZE)
     tokens = case.rows * case.queries
+    visible_keys = case.queries * int(contexts.sum()) - case.rows * sum(range(case.queries))
     layout = BatchLayout(
         query_start=torch.arange(0, tokens + 1, case.queries, dtype=torch.int32),
         context_len=contexts.int(),
@@ -102,6 +105,7 @@ def make_batch(case: Case, args: argparse.Namespace, dtype: torch.dtype) -> Batc
         layout=layout,
         layers=layers,
         useful_bytes=2 * int(contexts.sum()) * args.kv_heads * args.head_dim * dtype.itemsize,
+        useful_flops=4 * visible_keys * args.query_heads * args.head_dim,
     )
 
 
@@ -140,7 +144,7 @@ def main() -> None:
 
     heads = f"{args.query_heads}/{args.kv_heads} heads of {args.head_dim}"
     print(f"{heads}, {args.threads} thread(s), one layer, medians of {args.repeats}")
-    print("batch                dtype      sdpa ms   cpu ms  cpu GB/s  sdpa/cpu  (min..max)")
+    print("batch                dtype      sdpa ms   cpu ms      cpu rate  sdpa/cpu  (min..max)")
     for dtype in (torch.float32, torch.bfloat16):
         for case in _CASES:
             if args.case not in case.name:
@@ -153,10 +157,13 @@ def main() -> None:
                 for _ in range(args.repeats)
             ]
             sdpa, cpu = (statistics.median(times) for times in zip(*turns, strict=True))
+            rate = f"{batch.useful_bytes / cpu / 1e9:6.1f} GB/s"
+            if case.queries > 1:
+                rate = f"{batch.useful_flops / cpu / 1e9:6.1f} GF/s"
             ratios = [first / second for first, second in turns]
             print(
                 f"{case.name:<20} {str(dtype).removeprefix('torch.'):<9} "
-                f"{sdpa * 1e3:8.3f} {cpu * 1e3:8.3f} {batch.useful_bytes / cpu / 1e9:9.1f} "
+                f"{sdpa * 1e3:8.3f} {cpu * 1e3:8.3f}  {rate} "
                 f"{sdpa / cpu:9.2f}  ({min(ratios):.2f}..{max(ratios):.2f})",
                 flush=True,
             )

@@ -121,8 +121,10 @@ INLINE void stream(const tdpipe_call *call, const tdpipe_item *item, const int b
     const int unit = (bf16 ? 2 : 1) * LANES, padded = (head_dim + unit - 1) / unit * unit;
     const int64_t length = call->context_len[item->row], head_step = call->cache_head_stride * size;
     const int64_t first_head = item->head_begin * head_step;
-    float query[TDPIPE_STREAM_LANES * TDPIPE_MAX_HEAD_DIM], sums[TDPIPE_STREAM_LANES * TDPIPE_MAX_HEAD_DIM];
-    float scores[TDPIPE_STREAM_LANES * TDPIPE_KEY_TILE], peak[TDPIPE_STREAM_LANES], total[TDPIPE_STREAM_LANES];
+    ALIGNED float query[TDPIPE_STREAM_LANES * TDPIPE_MAX_HEAD_DIM];
+    ALIGNED float sums[TDPIPE_STREAM_LANES * TDPIPE_MAX_HEAD_DIM];
+    ALIGNED float scores[TDPIPE_STREAM_LANES * TDPIPE_KEY_TILE];
+    float peak[TDPIPE_STREAM_LANES], total[TDPIPE_STREAM_LANES];
     int64_t tokens[TDPIPE_KEY_TILE + 4]; /* and the block after the tile, to fetch it ahead */
 
     memset(query, 0, sizeof(float) * (size_t)(lanes * padded));

@@ -12,12 +12,12 @@ enum { ROW_BLOCK = 4 };
 #endif
 
 typedef struct {
-    float query[TDPIPE_MAX_HEAD_DIM][TDPIPE_TILE_LANES]; /* scaled, transposed */
-    float sums[TDPIPE_MAX_HEAD_DIM][TDPIPE_TILE_LANES];  /* transposed */
-    float scores[TDPIPE_KEY_TILE][TDPIPE_TILE_LANES];
+    ALIGNED float query[TDPIPE_MAX_HEAD_DIM][TDPIPE_TILE_LANES]; /* scaled, transposed */
+    ALIGNED float sums[TDPIPE_MAX_HEAD_DIM][TDPIPE_TILE_LANES];  /* transposed */
+    ALIGNED float scores[TDPIPE_KEY_TILE][TDPIPE_TILE_LANES];
     float packed[TDPIPE_KEY_TILE * TDPIPE_MAX_HEAD_DIM]; /* the tile's keys, then its values */
-    float peak[TDPIPE_TILE_LANES], total[TDPIPE_TILE_LANES], correction[TDPIPE_TILE_LANES];
-    int32_t position[TDPIPE_TILE_LANES];
+    ALIGNED float peak[TDPIPE_TILE_LANES], total[TDPIPE_TILE_LANES], correction[TDPIPE_TILE_LANES];
+    ALIGNED int32_t position[TDPIPE_TILE_LANES];
 } lane_tile;
 
 /* out[r][l] = (carry ? out[r][l] * carry[l] : 0) + sum over i of left[r * row_step + i * inner_step] * right[i][l],
