@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tdpipe.core.errors import ModelError
+from tdpipe.model.support import check_supported
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2")
-"""Model types whose output has been proved equal to transformers' own."""
-
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth")
+_CONVERT = (
+    'python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
+    "M.from_pretrained('{path}', dtype='auto').save_pretrained('{path}-safetensors'); "
+    "T.from_pretrained('{path}').save_pretrained('{path}-safetensors')\""
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,55 +51,40 @@ class ModelDescription:
 def describe_model(path: Path) -> ModelDescription:
     """Read the description of the checkpoint in directory `path`.
 
+    Values that config.json leaves out are transformers' defaults of the family, as they will be
+    when the weights are loaded.
+
     Raises:
-        ModelError: it is missing, broken, holds pickled weights only, or is of a kind not proved equal.
+        ModelError: it is missing, broken, holds pickled weights only, or is of a kind not proved
+            equal to transformers.
     """
-    if not path.is_dir():
+    if not path.exists():
         raise ModelError(
             f"model.path: no such directory: {path}; give the directory of a checkpoint"
         )
-    config = _read_json(path / "config.json")
-    if not any(path.glob("*.safetensors")):
-        pickled = any(any(path.glob(pattern)) for pattern in _PICKLES)
-        problem = "only pickled weights" if pickled else "no *.safetensors"
+    if not path.is_dir():
         raise ModelError(
-            f"model.path: {path} has {problem}; save the model with "
-            "transformers' save_pretrained, which writes safetensors"
+            f"model.path: {path} is not a directory; give the directory that holds config.json"
         )
-    family = str(config.get("model_type"))
-    if family not in FAMILIES:
-        raise ModelError(
-            f"model.path: models of type {family} have not been proved equal to transformers; "
-            f"serve one of {', '.join(FAMILIES)}"
-        )
-    for field, why in (
-        ("quantization_config", "is quantized"),
-        ("is_encoder_decoder", "has an encoder"),
-    ):
-        if config.get(field):
-            raise ModelError(
-                f"model.path: {path} {why}, which is not supported; serve a plain decoder"
-            )
-    try:
-        heads = int(config["num_attention_heads"])
-        return ModelDescription(
-            path=path,
-            family=family,
-            layers=int(config["num_hidden_layers"]),
-            hidden_size=int(config["hidden_size"]),
-            intermediate_size=int(config["intermediate_size"]),
-            vocab_size=int(config["vocab_size"]),
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or int(config["hidden_size"]) // heads),
-            max_context=int(config["max_position_embeddings"]),
-            tied=bool(config.get("tie_word_embeddings", family == "gemma2")),
-            eos_token_ids=_eos(path, config),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"model.path: {path}/config.json is incomplete: {error}; restore it"
-        ) from error
+    given = _read_json(path / "config.json")
+    _check_weights(path)
+    check_supported(path, given)
+    config = _with_defaults(path)
+    heads = config.num_attention_heads
+    return ModelDescription(
+        path=path,
+        family=given["model_type"],
+        layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        vocab_size=config.vocab_size,
+        heads=heads,
+        kv_heads=config.num_key_value_heads or heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        max_context=config.max_position_embeddings,
+        tied=config.tie_word_embeddings,
+        eos_token_ids=_eos_token_ids(path, given, config),
+    )
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -113,10 +101,38 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _eos(path: Path, config: dict[str, Any]) -> tuple[int, ...]:
+def _check_weights(path: Path) -> None:
+    if any(path.glob("*.safetensors")):
+        return
+    if any(any(path.glob(pattern)) for pattern in _PICKLES):
+        raise ModelError(
+            f"model.path: {path} has only pickled weights, which can run code when loaded; "
+            f"if you trust them, convert them to safetensors: {_CONVERT.format(path=path)}"
+        )
+    raise ModelError(f"model.path: {path} has no *.safetensors; copy the weights there")
+
+
+def _with_defaults(path: Path) -> Any:  # noqa: ANN401 - transformers' configs are untyped
+    # Importing transformers takes seconds, which bad input need not wait for.
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # whatever its validators raise
+        problem = " ".join(str(error).split())
+        raise ModelError(
+            f"model.path: {path}/config.json is not valid: {problem}; restore it"
+        ) from error
+
+
+def _eos_token_ids(path: Path, given: dict[str, Any], config: Any) -> tuple[int, ...]:  # noqa: ANN401
+    found = []
+    if "eos_token_id" in given:
+        found.append(given["eos_token_id"])
     generation = path / "generation_config.json"
-    given = [config.get("eos_token_id")]
     if generation.is_file():
-        given.append(_read_json(generation).get("eos_token_id"))
-    flat = [token for each in given for token in (each if isinstance(each, list) else [each])]
+        found.append(_read_json(generation).get("eos_token_id"))
+    if not found:
+        found.append(config.eos_token_id)
+    flat = [token for each in found for token in (each if isinstance(each, list) else [each])]
     return tuple(sorted({int(token) for token in flat if token is not None}))

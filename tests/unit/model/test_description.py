@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "num_hidden_layers": 4,
     "hidden_size": 64,
@@ -38,24 +39,56 @@ def test_a_checkpoint_is_described_from_its_config(tmp_path: Path) -> None:
     assert found.kv_bytes_per_token(2, 4) == 2 * 2 * 2 * 8 * 4
 
 
-@pytest.mark.parametrize(
-    ("changes", "remedy"),
-    [
-        ({"model_type": "mamba"}, "serve one of llama"),
-        ({"quantization_config": {"bits": 4}}, "plain decoder"),
-        ({"hidden_size": None}, "incomplete"),
-    ],
-)
-def test_what_cannot_be_served_is_refused_with_a_remedy(
-    tmp_path: Path, changes: dict[str, object], remedy: str
+def test_what_config_leaves_out_has_the_familys_default(tmp_path: Path) -> None:
+    given = {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"]}
+    found = describe_model(checkpoint(tmp_path, **given))
+    assert (found.head_dim, found.tied) == (256, True)
+
+
+def test_end_tokens_are_those_given_and_no_default_beside_them(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, eos_token_id=[5, 9])
+    assert describe_model(path).eos_token_ids == (5, 9)
+    (path / "generation_config.json").write_text('{"eos_token_id": 7}')
+    assert describe_model(path).eos_token_ids == (5, 7, 9)
+    (path / "config.json").write_text(json.dumps({**CONFIG, "eos_token_id": None}))
+    assert describe_model(path).eos_token_ids == (7,)
+
+
+REFUSED: list[tuple[dict[str, object], str]] = [
+    ({"model_type": "mamba"}, "serve one of llama, mistral, qwen2, qwen3, gemma2"),
+    ({"quantization_config": {"bits": 4}}, "serve the unquantized checkpoint"),
+    ({"is_encoder_decoder": True}, "serve a decoder"),
+    ({"num_kv_shared_layers": 2}, "shared across layers"),
+    ({"use_bidirectional_attention": True}, "must be causal"),
+    ({"architectures": ["LlamaForSequenceClassification"]}, "serve a LlamaForCausalLM"),
+    ({"auto_map": {"AutoModelForCausalLM": "modeling.Own"}}, "auto_map"),
+    ({"layer_types": ["full_attention", "linear_attention"]}, "type linear_attention"),
+    ({"layer_types": ["full_attention", "sliding_attention"]}, "ignores layer_types"),
+    ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope type dynamic"),
+    ({"rope_parameters": {"rope_type": "longrope"}}, "rope type longrope"),
+    ({"hidden_size": None}, "hidden_size"),
+    ({"hidden_size": "wide"}, "hidden_size"),
+]
+
+
+@pytest.mark.parametrize(("changes", "problem"), REFUSED)
+def test_what_cannot_be_served_is_refused_in_one_line(
+    tmp_path: Path, changes: dict[str, object], problem: str
 ) -> None:
-    with pytest.raises(ModelError, match=remedy):
+    with pytest.raises(ModelError, match=problem) as refusal:
         describe_model(checkpoint(tmp_path, **changes))
+    assert str(refusal.value).startswith("model.path: ")
+    assert "\n" not in str(refusal.value)
 
 
-def test_pickled_weights_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="only pickled weights"):
+def test_pickled_weights_are_refused_with_a_command_that_converts_them(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"only pickled weights.*python -c .*save_pretrained"):
         describe_model(checkpoint(tmp_path, weights="pytorch_model.bin"))
+
+
+def test_a_directory_without_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no \*\.safetensors"):
+        describe_model(checkpoint(tmp_path, weights="README.md"))
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
@@ -63,6 +96,18 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         describe_model(tmp_path / "absent")
 
 
+def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="not a directory"):
+        describe_model(checkpoint(tmp_path) / "config.json")
+
+
 def test_a_directory_without_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"config\.json is missing"):
+        describe_model(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\x00"])
+def test_a_broken_config_is_refused(tmp_path: Path, content: str) -> None:
+    (checkpoint(tmp_path) / "config.json").write_text(content)
+    with pytest.raises(ModelError, match=r"config\.json (cannot be read|holds no object)"):
         describe_model(tmp_path)

@@ -1,0 +1,31 @@
+"""Where a stage computes and in which type."""
+
+from __future__ import annotations
+
+import torch
+
+from tdpipe.core.errors import SettingsError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that `model.device` means here; `auto` is cuda where there is one.
+
+    Raises:
+        SettingsError: cuda is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise SettingsError("model.device", "no CUDA device is visible here", "use cpu or auto")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The type that `model.dtype` means on `device`.
+
+    `auto` is bfloat16 on GPUs that compute in it, else float32.
+    """
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32

@@ -1,0 +1,54 @@
+"""A stage's KV cache: fixed blocks of keys and values for each of its layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from tdpipe.model.attention import LayerKV
+from tdpipe.model.attention.cpu import advise_huge_pages
+
+if TYPE_CHECKING:
+    from tdpipe.model.description import ModelDescription
+
+
+class KVCache:
+    """`blocks` blocks of `block_size` tokens in every layer of a stage.
+
+    Memory of the host is taken as blocks are first written; what was never written is garbage,
+    which no row may read.
+
+    Args:
+        description: shape of heads.
+        layers: the stage's layers, numbered over the whole model.
+        blocks: number of blocks.
+        block_size: tokens in a block.
+        dtype: of keys and values: the model's.
+        device: the model's.
+    """
+
+    def __init__(
+        self,
+        description: ModelDescription,
+        layers: range,
+        *,
+        blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.blocks = blocks
+        self.block_size = block_size
+        self._first = layers.start
+        shape = (blocks, block_size, description.kv_heads, description.head_dim)
+        self._layers = []
+        for _ in layers:
+            keys, values = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
+            for cache in (keys, values):
+                advise_huge_pages(cache)
+            self._layers.append(LayerKV(keys, values))
+
+    def layer(self, number: int) -> LayerKV:
+        """The cache of layer `number`, counted over the whole model."""
+        return self._layers[number - self._first]

@@ -1,0 +1,69 @@
+"""Loads one stage's weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from transformers.utils.logging import disable_progress_bar
+
+from tdpipe.core.errors import ModelError
+from tdpipe.model.seam import ATTENTION, stage_class
+from tdpipe.model.stage_model import StageModel
+
+if TYPE_CHECKING:
+    import torch
+
+    from tdpipe.model.attention import AttentionBackend
+    from tdpipe.model.description import ModelDescription
+
+
+def load_stage(
+    description: ModelDescription,
+    layers: range,
+    *,
+    first: bool,
+    last: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: AttentionBackend,
+) -> StageModel:
+    """Read a stage's tensors, and only these, from the checkpoint's safetensors.
+
+    Args:
+        description: of the checkpoint.
+        layers: the stage's layers.
+        first: the stage embeds tokens.
+        last: the stage has the final norm and the head.
+        dtype: that the weights are converted to.
+        device: that they are put on.
+        attention: how the layers attend.
+
+    Raises:
+        ModelError: a tensor is missing, has another shape than config.json says, or a file is
+            broken. transformers would go on with random weights for some of these.
+    """
+    disable_progress_bar()  # stages share a terminal, and bars would overwrite one another
+    Stage = stage_class(description.family, layers, first=first, last=last)  # noqa: N806 - a class
+    try:
+        module, loaded = Stage.from_pretrained(
+            description.path,
+            attn_implementation=ATTENTION,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # safetensors', transformers' and the system's own kinds
+        problem = " ".join(str(error).split())
+        raise ModelError(
+            f"model.path: {description.path} cannot be loaded: {problem}; copy the checkpoint anew"
+        ) from error
+    for fault in ("missing_keys", "mismatched_keys", "error_msgs"):
+        if found := sorted(str(each) for each in loaded.get(fault) or ()):
+            raise ModelError(
+                f"model.path: {description.path} has {fault.replace('_', ' ')}: "
+                f"{', '.join(found[:3])} ({len(found)} in all); copy the checkpoint anew"
+            )
+    module.to(device).eval().requires_grad_(requires_grad=False)
+    return StageModel(module, layers, attention)

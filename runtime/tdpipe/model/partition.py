@@ -1,0 +1,110 @@
+"""Which layers each stage holds.
+
+A pipeline runs at the pace of its slowest stage. Decode reads every weight of a stage once per
+step, so weights stand in for time: a layer costs its matrices, the head its vocabulary, and the
+embedding, of which a step reads a few rows, nothing.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from tdpipe.core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tdpipe.model.description import ModelDescription
+
+
+def balance_layers(description: ModelDescription, stages: int) -> tuple[int, ...]:
+    """Layers of each stage, so that the slowest is as quick as it can be.
+
+    Among such partitions it takes one with the least sum of squares: stages that are not the
+    slowest are even, too.
+
+    Raises:
+        SettingsError: there are more stages than layers.
+    """
+    _check_stages(description, stages)
+    costs = [_layer_weights(description)] * description.layers
+    costs[-1] += description.vocab_size * description.hidden_size
+    return balance_costs(costs, stages)
+
+
+def balance_costs(costs: Sequence[int], stages: int) -> tuple[int, ...]:
+    """Cut `costs` into `stages` non-empty runs: least maximum first, then least sum of squares.
+
+    Both are found exactly by dynamic programming in stages * len(costs)² steps.
+
+    Args:
+        costs: of each layer, in any unit; at least `stages` of them.
+        stages: number of runs.
+
+    Returns:
+        Length of each run.
+    """
+    ends = [0, *accumulate(costs)]
+    layers = len(costs)
+    least: list[float] = [float(end) for end in ends]
+    for _ in range(1, stages):
+        least = [float("inf")] + [
+            min(max(least[cut], ends[end] - ends[cut]) for cut in range(end))
+            for end in range(1, layers + 1)
+        ]
+    bound = least[layers]
+
+    squares = [0.0] + [float("inf")] * layers
+    cuts: list[list[int]] = []
+    for _ in range(stages):
+        best = [float("inf")] * (layers + 1)
+        cut_of = [0] * (layers + 1)
+        for end in range(1, layers + 1):
+            for cut in range(end):
+                cost = ends[end] - ends[cut]
+                if cost <= bound and squares[cut] + cost * cost < best[end]:
+                    best[end], cut_of[end] = squares[cut] + cost * cost, cut
+        squares = best
+        cuts.append(cut_of)
+    partition = []
+    end = layers
+    for cut_of in reversed(cuts):
+        partition.append(end - cut_of[end])
+        end = cut_of[end]
+    return tuple(reversed(partition))
+
+
+def check_partition(
+    partition: Sequence[int], description: ModelDescription, stages: int
+) -> tuple[int, ...]:
+    """`partition` if it cuts the model's layers into `stages` non-empty runs.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    _check_stages(description, stages)
+    if len(partition) != stages:
+        problem = f"{len(partition)} numbers for {stages} stages"
+    elif min(partition) < 1:
+        problem = "a stage without a layer"
+    elif sum(partition) != description.layers:
+        problem = f"sums to {sum(partition)}, the model has {description.layers} layers"
+    else:
+        return tuple(partition)
+    balanced = ",".join(str(layers) for layers in balance_layers(description, stages))
+    raise SettingsError("pipeline.partition", problem, f"leave it out, or give such as {balanced}")
+
+
+def _check_stages(description: ModelDescription, stages: int) -> None:
+    if not 1 <= stages <= description.layers:
+        raise SettingsError(
+            "pipeline.stages",
+            f"{stages} stages cannot share {description.layers} layers",
+            f"use 1 to {description.layers}",
+        )
+
+
+def _layer_weights(description: ModelDescription) -> int:
+    attention = 2 * (description.heads + description.kv_heads) * description.head_dim
+    return description.hidden_size * (attention + 3 * description.intermediate_size)

@@ -1,0 +1,74 @@
+"""Which checkpoints may be served: those whose every feature is proved equal to transformers.
+
+A feature that no stage implements would not fail but quietly change the output, so whatever is not
+on these lists is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tdpipe.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAMILIES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+}
+"""`model_type` of a config and its class of transformers."""
+_LAYER_TYPES = ("full_attention", "sliding_attention")
+_PER_LAYER_WINDOWS = ("qwen2", "qwen3", "gemma2")
+_ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+"""Rotations that depend on a token's position alone; `dynamic` and `longrope` change with the
+longest sequence of a batch."""
+_UNSUPPORTED = {
+    "quantization_config": "quantized weights are not supported; serve the unquantized checkpoint",
+    "is_encoder_decoder": "encoder-decoder models are not supported; serve a decoder",
+    "num_kv_shared_layers": "KV shared across layers is not supported; serve another model",
+    "use_bidirectional_attention": "attention must be causal; serve another model",
+}
+
+
+def check_supported(path: Path, config: dict[str, Any]) -> None:
+    """Refuse a checkpoint that might not be computed as its authors meant.
+
+    Args:
+        path: the checkpoint's directory, for the message.
+        config: content of its config.json.
+
+    Raises:
+        ModelError: names the feature, and what is supported.
+    """
+
+    def refuse(problem: str) -> None:
+        raise ModelError(f"model.path: {path}: {problem}")
+
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        refuse(f"models of type {family} are not supported; serve one of {', '.join(FAMILIES)}")
+    for field, problem in _UNSUPPORTED.items():
+        if config.get(field):
+            refuse(problem)
+    wanted = FAMILIES[str(family)]
+    architectures = config.get("architectures") or [wanted]
+    if wanted not in architectures:
+        refuse(f"it is a {architectures[0]}, which generates no text; serve a {wanted}")
+    if "AutoModelForCausalLM" in (config.get("auto_map") or {}):
+        refuse("it brings its own code (auto_map), which is not run; serve one without")
+    layer_types = set(config.get("layer_types") or ())
+    if unknown := sorted(layer_types.difference(_LAYER_TYPES)):
+        refuse(f"layers of type {', '.join(unknown)} are not supported; serve another model")
+    if len(layer_types) > 1 and family not in _PER_LAYER_WINDOWS:
+        refuse(f"transformers' {family} ignores layer_types; serve another model")
+    if (rope := _rope_type(config)) not in _ROPE_TYPES:
+        refuse(f"rope type {rope} is not supported; use one of {', '.join(_ROPE_TYPES)}")
+
+
+def _rope_type(config: dict[str, Any]) -> str:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return str(rope.get("rope_type") or rope.get("type") or "default")

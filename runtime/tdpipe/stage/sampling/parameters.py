@@ -1,0 +1,53 @@
+"""Sampling parameters of each slot's request, as arrays, to be looked up for a batch at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tdpipe.core.sampling import SamplingParams
+
+NO_LOGPROBS = -1
+_WORD = 2**64
+
+
+class ParameterTable:
+    """One entry per slot; the names are those of `SamplingParams`."""
+
+    def __init__(self, slots: int) -> None:
+        self.temperature = np.zeros(slots)
+        self.top_k = np.zeros(slots, np.int64)
+        self.top_p = np.ones(slots)
+        self.min_p = np.zeros(slots)
+        self.repetition_penalty = np.ones(slots)
+        self.presence_penalty = np.zeros(slots)
+        self.frequency_penalty = np.zeros(slots)
+        self.seed = np.zeros(slots, np.uint64)
+        self.logprobs = np.full(slots, NO_LOGPROBS, np.int32)
+        self.logit_bias: list[tuple[tuple[int, float], ...]] = [()] * slots
+        self.penalised: NDArray[np.bool_] = np.zeros(slots, np.bool_)
+        """Whether any penalty is on."""
+        self.biased: NDArray[np.bool_] = np.zeros(slots, np.bool_)
+
+    def store(self, slot: int, params: SamplingParams) -> None:
+        """Take over a request's parameters."""
+        self.temperature[slot] = params.temperature
+        self.top_k[slot] = params.top_k
+        self.top_p[slot] = params.top_p
+        self.min_p[slot] = params.min_p
+        self.repetition_penalty[slot] = params.repetition_penalty
+        self.presence_penalty[slot] = params.presence_penalty
+        self.frequency_penalty[slot] = params.frequency_penalty
+        self.seed[slot] = params.seed % _WORD
+        self.logprobs[slot] = NO_LOGPROBS if params.logprobs is None else params.logprobs
+        self.logit_bias[slot] = params.logit_bias
+        self.biased[slot] = bool(params.logit_bias)
+        self.penalised[slot] = (
+            params.repetition_penalty != 1
+            or params.presence_penalty != 0
+            or params.frequency_penalty != 0
+        )
