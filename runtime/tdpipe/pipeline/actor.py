@@ -17,6 +17,7 @@ import torch
 
 from tdpipe.core.errors import TDPipeError
 from tdpipe.core.step import StageFailure
+from tdpipe.model.device import resolve_device
 from tdpipe.pipeline.control_socket import StageControl
 from tdpipe.pipeline.feedback_socket import FeedbackSocket
 from tdpipe.pipeline.secure_sockets import SecureSockets
@@ -61,7 +62,7 @@ class StageActor:
         """Load the stage's weights. `sharing` stages, this one included, are on its host."""
         started = time.monotonic()
         try:
-            self._loaded = builder.load(self._stage, torch.device(device), sharing)
+            self._loaded = builder.load(self._stage, resolve_device(device), sharing)
             blocks = self._loaded.fitting_blocks()
         except Exception as error:
             return self._failure(error)

@@ -20,7 +20,7 @@ class LoadedStage(Protocol):
     """A stage with its weights and without its KV cache."""
 
     name: str
-    """What it holds, for people: `layers 0-15`."""
+    """What it is, for people: `layers 0-15 (float32, cpu attention)`."""
     hidden_size: int
     dtype: torch.dtype
     device: torch.device

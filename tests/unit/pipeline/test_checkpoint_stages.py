@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from tdpipe.core.errors import SettingsError
+from tdpipe.core.settings import load_settings
+from tdpipe.model.description import describe_model
+from tdpipe.pipeline.checkpoint_stages import CheckpointStages
+from tests.support.checkpoints import tiny_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LAYERS = 5
+CONTEXT = 256
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+def plan(path: Path, **sections: dict[str, Any]) -> CheckpointStages:
+    return CheckpointStages.plan(load_settings(None, sections), describe_model(path))
+
+
+def test_the_partition_given_is_the_one_used(path: Path) -> None:
+    given = plan(path, pipeline={"stages": 3, "partition": (1, 3, 1)})
+    assert (given.stages, given.partition) == (3, (1, 3, 1))
+
+
+def test_without_a_partition_the_layers_are_all_given_out(path: Path) -> None:
+    balanced = plan(path, pipeline={"stages": 3})
+    assert balanced.stages == 3
+    assert sum(balanced.partition) == LAYERS
+
+
+def test_a_context_that_the_model_does_not_have_is_refused(path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"model\.max_context: 257 is more than"):
+        plan(path, model={"max_context": CONTEXT + 1})
+
+
+def test_the_context_is_no_longer_than_the_cache(path: Path) -> None:
+    stages = plan(path, scheduler={"max_running": 3}, cache={"block_size": 8})
+    assert stages.capacity(10).max_context == 80
+    assert stages.capacity(1000).max_context == CONTEXT
+    assert stages.capacity(10).slots == 3
+
+
+def test_a_cache_without_room_for_any_sequence_is_refused(path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cache\.memory: no room"):
+        plan(path).capacity(0)
+
+
+def test_blocks_are_what_memory_holds_of_the_stages_own_layers(path: Path) -> None:
+    settings = {"stages": 2, "partition": (1, 4)}
+    kib = 1 / 2**20
+    stages = plan(path, pipeline=settings, cache={"memory": 256 * kib, "block_size": 16})
+    fitting = [
+        stages.load(stage, torch.device("cpu"), sharing=2).fitting_blocks() for stage in (0, 1)
+    ]
+    # A token has 2 kv heads of 16 float32 keys and values per layer: 256 bytes, a block 4 KiB.
+    assert fitting == [64, 16]
+
+
+def test_a_stage_says_what_it_is(path: Path) -> None:
+    model = {"attention": "sdpa", "dtype": "bfloat16"}
+    stages = plan(path, model=model, pipeline={"stages": 2, "partition": (2, 3)})
+    loaded = stages.load(1, torch.device("cpu"), sharing=2)
+    assert loaded.name == "layers 2-4 (bfloat16, sdpa attention)"
+
+
+def test_it_travels_to_other_processes(path: Path) -> None:
+    stages = plan(path)
+    assert pickle.loads(pickle.dumps(stages)) == stages
