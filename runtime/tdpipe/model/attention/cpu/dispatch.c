@@ -1,6 +1,7 @@
-/* The library's entry: checks a call, stores its keys and values, cuts it into items and hands these to
-   threads. How a call is cut depends on its rows and threads, but what an item computes for a lane depends
-   on the lane's own row alone, so a row's result is the same bits in any batch. */
+/* The library's entry: checks a call, stores its keys and values, cuts it into items and hands
+   these to threads. How a call is cut depends on its rows and threads, but what an item computes
+   for a lane depends on the lane's own row alone, so a row's result is the same bits in any
+   batch. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,9 +19,11 @@ tdpipe_attend_item tdpipe_attend_avx2, tdpipe_attend_avx512;
 static tdpipe_attend_item *variant(int isa) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (isa == AVX512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-        && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) return tdpipe_attend_avx512;
-    if (isa == AVX2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return tdpipe_attend_avx2;
+    if (isa == AVX512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        return tdpipe_attend_avx512;
+    if (isa == AVX2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return tdpipe_attend_avx2;
 #endif
     return isa == PORTABLE ? tdpipe_attend_portable : 0;
 }
@@ -32,7 +35,8 @@ static int check(const tdpipe_call *call) {
     const int64_t slots = call->num_blocks * call->block_size;
     for (int64_t token = 0; token < call->tokens; token++)
         if (call->slot_mapping[token] < 0 || call->slot_mapping[token] >= slots) return BAD_SLOT;
-    if (call->rows && (call->query_start[0] < 0 || call->query_start[call->rows] > call->tokens)) return BAD_ROW;
+    if (call->rows && (call->query_start[0] < 0 || call->query_start[call->rows] > call->tokens))
+        return BAD_ROW;
     for (int64_t row = 0; row < call->rows; row++) {
         const int64_t queries = call->query_start[row + 1] - call->query_start[row];
         if (queries == 0) continue;
@@ -48,14 +52,16 @@ static int check(const tdpipe_call *call) {
 
 static void store_token(const tdpipe_call *call, int64_t token) {
     const int64_t size = call->bfloat16 ? 2 : 4, slot = call->slot_mapping[token];
-    const int64_t to = slot / call->block_size * call->cache_block_stride
-        + slot % call->block_size * call->cache_token_stride;
+    const int64_t to = slot / call->block_size * call->cache_block_stride +
+                       slot % call->block_size * call->cache_token_stride;
     for (int64_t head = 0; head < call->kv_heads; head++) {
         const int64_t key = token * call->key_token_stride + head * call->key_head_stride;
         const int64_t value = token * call->value_token_stride + head * call->value_head_stride;
         const int64_t at = (to + head * call->cache_head_stride) * size;
-        memcpy((char *)call->keys + at, (const char *)call->key + key * size, (size_t)(call->head_dim * size));
-        memcpy((char *)call->values + at, (const char *)call->value + value * size, (size_t)(call->head_dim * size));
+        memcpy((char *)call->keys + at, (const char *)call->key + key * size,
+               (size_t)(call->head_dim * size));
+        memcpy((char *)call->values + at, (const char *)call->value + value * size,
+               (size_t)(call->head_dim * size));
     }
 }
 
@@ -63,15 +69,18 @@ static void store_token(const tdpipe_call *call, int64_t token) {
 static int64_t plan(const tdpipe_call *call, tdpipe_item *items) {
     const int64_t group = call->query_heads / call->kv_heads;
     const int64_t most = group > TDPIPE_STREAM_LANES ? 1 : TDPIPE_STREAM_LANES / group;
-    /* All heads of a token lie side by side and are best read together, but few rows must be split by
-       heads to occupy every thread. */
-    int64_t heads = call->threads > 1 ? (call->kv_heads * call->rows) / (4 * call->threads) : call->kv_heads;
+    /* All heads of a token lie side by side and are best read together, but few rows must be split
+       by heads to occupy every thread. */
+    int64_t heads =
+        call->threads > 1 ? (call->kv_heads * call->rows) / (4 * call->threads) : call->kv_heads;
     heads = heads < 1 ? 1 : heads > most ? most : heads;
     int64_t count = 0;
     for (int64_t row = 0; row < call->rows; row++) {
-        const int64_t queries = call->query_start[row + 1] - call->query_start[row], lanes = queries * group;
+        const int64_t queries = call->query_start[row + 1] - call->query_start[row];
+        const int64_t lanes = queries * group;
         const int streaming = queries == 1 && group <= TDPIPE_MAX_STREAM_GROUP;
-        const int64_t head_step = streaming ? heads : 1, lane_step = streaming ? lanes : TDPIPE_TILE_LANES;
+        const int64_t head_step = streaming ? heads : 1;
+        const int64_t lane_step = streaming ? lanes : TDPIPE_TILE_LANES;
         for (int64_t lane = 0; lane < lanes; lane += lane_step) {
             for (int64_t head = 0; head < call->kv_heads; head += head_step, count++) {
                 if (!items) continue;

@@ -1,14 +1,22 @@
-/* Attention of one item over the paged KV cache, compiled once for every instruction set. Both ways keep a
-   running softmax over tiles of keys, and sum in float32. */
+/* Attention of one item over the paged KV cache, compiled once for every instruction set. Both ways
+   keep a running softmax over tiles of keys, and sum in float32. */
 
 #include "decode.h"
 #include "prefill.h"
 
 /* Apart, so that a decode does not reserve a prefill's stack. */
-static __attribute__((noinline)) void stream_f32(const tdpipe_call *c, const tdpipe_item *i) { stream(c, i, 0); }
-static __attribute__((noinline)) void stream_bf16(const tdpipe_call *c, const tdpipe_item *i) { stream(c, i, 1); }
-static __attribute__((noinline)) void tile_f32(const tdpipe_call *c, const tdpipe_item *i) { attend_tile(c, i, 0); }
-static __attribute__((noinline)) void tile_bf16(const tdpipe_call *c, const tdpipe_item *i) { attend_tile(c, i, 1); }
+static __attribute__((noinline)) void stream_f32(const tdpipe_call *c, const tdpipe_item *i) {
+    stream(c, i, 0);
+}
+static __attribute__((noinline)) void stream_bf16(const tdpipe_call *c, const tdpipe_item *i) {
+    stream(c, i, 1);
+}
+static __attribute__((noinline)) void tile_f32(const tdpipe_call *c, const tdpipe_item *i) {
+    attend_tile(c, i, 0);
+}
+static __attribute__((noinline)) void tile_bf16(const tdpipe_call *c, const tdpipe_item *i) {
+    attend_tile(c, i, 1);
+}
 
 void TDPIPE_VARIANT(const tdpipe_call *call, const tdpipe_item *item) {
     if (item->streaming) (call->bfloat16 ? stream_bf16 : stream_f32)(call, item);

@@ -22,8 +22,8 @@ typedef struct {
     float softcap; /* 0: none */
 } tdpipe_call;
 
-/* A piece of work that one thread does alone: lanes of one row against some of its kv heads.
-   A lane is one query vector; lane l of kv head h is query l / group, head h * group + l % group. */
+/* A piece of work that one thread does alone: lanes of one row against some of its kv heads. A lane
+   is one query vector: lane l of kv head h is query l / group, query head h * group + l % group. */
 typedef struct {
     int32_t row;
     int32_t head_begin, head_end; /* kv heads */
@@ -35,8 +35,9 @@ typedef void tdpipe_attend_item(const tdpipe_call *call, const tdpipe_item *item
 
 enum {
     TDPIPE_MAX_HEAD_DIM = 256,
-    TDPIPE_KEY_TILE = 64,       /* keys between two corrections of the running softmax */
-    TDPIPE_TILE_LANES = 48,     /* lanes that share one read of a prefill row's keys */
-    TDPIPE_STREAM_LANES = 64,   /* lanes that share one pass over a decode row's keys */
-    TDPIPE_MAX_STREAM_GROUP = 12 /* query heads per kv head; larger groups were quicker as a lane tile */
+    TDPIPE_KEY_TILE = 64,     /* keys between two corrections of the running softmax */
+    TDPIPE_TILE_LANES = 48,   /* lanes that share one read of a prefill row's keys */
+    TDPIPE_STREAM_LANES = 64, /* lanes that share one pass over a decode row's keys */
+    /* Query heads per kv head; larger groups were quicker as a lane tile. */
+    TDPIPE_MAX_STREAM_GROUP = 12,
 };

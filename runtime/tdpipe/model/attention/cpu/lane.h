@@ -1,4 +1,5 @@
-/* Reading and writing what a lane names: queries, outputs, and where a row's tokens lie in the cache. */
+/* Reading and writing what a lane names: queries, outputs, and where a row's tokens lie in the
+ * cache. */
 #pragma once
 
 #include <stdint.h>
@@ -29,14 +30,17 @@ INLINE void store_element(void *to, int64_t index, float value, const int bf16) 
     ((uint16_t *)to)[index] = (uint16_t)(value != value ? 0x7fc0 : rounded);
 }
 
-INLINE const char *query_at(const tdpipe_call *call, const tdpipe_item *item, int head, int lane, const int bf16) {
+INLINE const char *query_at(const tdpipe_call *call, const tdpipe_item *item, int head, int lane,
+                            const int bf16) {
     const int group = (int)(call->query_heads / call->kv_heads);
     int64_t token = call->query_start[item->row] + lane / group;
-    int64_t offset = token * call->query_token_stride + (head * group + lane % group) * call->query_head_stride;
+    int64_t offset =
+        token * call->query_token_stride + (head * group + lane % group) * call->query_head_stride;
     return (const char *)call->query + offset * (bf16 ? 2 : 4);
 }
 
-INLINE void *output_at(const tdpipe_call *call, const tdpipe_item *item, int head, int lane, const int bf16) {
+INLINE void *output_at(const tdpipe_call *call, const tdpipe_item *item, int head, int lane,
+                       const int bf16) {
     const int group = (int)(call->query_heads / call->kv_heads);
     int64_t token = call->query_start[item->row] + lane / group;
     int64_t offset = (token * call->query_heads + head * group + lane % group) * call->head_dim;
@@ -44,7 +48,8 @@ INLINE void *output_at(const tdpipe_call *call, const tdpipe_item *item, int hea
 }
 
 /* Element offsets in the cache of the row's tokens first..first+count. */
-static void locate_tokens(const tdpipe_call *call, int row, int64_t first, int count, int64_t *offsets) {
+static void locate_tokens(const tdpipe_call *call, int row, int64_t first, int count,
+                          int64_t *offsets) {
     const int32_t *table = call->block_tables + row * call->table_stride;
     int64_t column = first / call->block_size, within = first % call->block_size;
     for (int i = 0; i < count; i++) {

@@ -1,5 +1,5 @@
-/* Vectors of the widest registers that this compilation may use, by the compilers' vector extensions
-   rather than intrinsics, so that one source serves AVX-512, AVX2, SSE2 and NEON. */
+/* Vectors of the widest registers that this compilation may use, by the compilers' vector
+   extensions rather than intrinsics, so that one source serves AVX-512, AVX2, SSE2 and NEON. */
 #pragma once
 
 #include <stdint.h>
@@ -24,8 +24,9 @@ typedef float vec4 __attribute__((vector_size(16)));
 
 /* Within every 128 bits: elements i and j of a, then k and l of b. */
 #if LANES == 16
-#define QUADS(i, j, k, l) \
-    i, j, 16 + k, 16 + l, 4 + i, 4 + j, 20 + k, 20 + l, 8 + i, 8 + j, 24 + k, 24 + l, 12 + i, 12 + j, 28 + k, 28 + l
+#define QUADS(i, j, k, l)                                                                     \
+    i, j, 16 + k, 16 + l, 4 + i, 4 + j, 20 + k, 20 + l, 8 + i, 8 + j, 24 + k, 24 + l, 12 + i, \
+        12 + j, 28 + k, 28 + l
 #elif LANES == 8
 #define QUADS(i, j, k, l) i, j, 8 + k, 8 + l, 4 + i, 4 + j, 12 + k, 12 + l
 #else
@@ -86,10 +87,11 @@ INLINE float peak_of(vec a) {
     return peak;
 }
 
-/* e^x for x <= 0 to two units in the last place (Cephes' expf); exactly 0 below the smallest normal float,
-   so that masked scores weigh nothing. NaN stays NaN. */
+/* e^x for x <= 0 to two units in the last place (Cephes' expf); exactly 0 below the smallest normal
+   float, so that masked scores weigh nothing. NaN stays NaN. */
 INLINE vec exp_nonpositive(vec x) {
-    const vec shifter = splat(12582912.0f); /* 1.5 * 2^23: adding it leaves the rounded integer in the low bits */
+    /* 1.5 * 2^23: adding it leaves the rounded integer in the low bits. */
+    const vec shifter = splat(12582912.0f);
     vec shifted = x * 1.44269504088896341f + shifter;
     vec n = shifted - shifter;
     vec r = x - n * 0.693359375f;
@@ -100,7 +102,8 @@ INLINE vec exp_nonpositive(vec x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    vec power = (vec)((uvec)p + ((uvec)shifted << 23)); /* unsigned: what is discarded below may wrap */
+    /* Unsigned, for what is discarded below may wrap. */
+    vec power = (vec)((uvec)p + ((uvec)shifted << 23));
     return (vec)(~(x < -87.0f) & (ivec)power);
 }
 
@@ -111,6 +114,7 @@ INLINE vec tanh_(vec x) {
     vec large = (1.0f - e) / (1.0f + e);
     /* The quotient loses digits near 0, where scores are most: there its Taylor series. */
     vec s = size * size;
-    vec small = size + size * s * (-0.333333333f + s * (0.133333333f + s * (-0.0539682540f + s * 0.0218694885f)));
+    vec series = -0.333333333f + s * (0.133333333f + s * (-0.0539682540f + s * 0.0218694885f));
+    vec small = size + size * s * series;
     return (vec)((ivec)select(size < 0.3f, small, large) | sign);
 }
