@@ -51,7 +51,7 @@ def replace_engine(
     Args:
         put: sets (dictionary, key, value), as pytest's `monkeypatch.setitem` does.
     """
-    controller = types.ModuleType("tdpipe.controller")
+    controller = types.ModuleType("tdpipe.controller.start")
     controller.start_engine = start_engine  # type: ignore[attr-defined]
     description = types.ModuleType("tdpipe.model.description")
     description.describe_model = describe_model  # type: ignore[attr-defined]

@@ -72,6 +72,6 @@ def _load_model(settings: Settings) -> ServedModel:
 
 
 def _start_engine(settings: Settings, progress: Callable[[str], None]) -> EnginePort:
-    from tdpipe.controller import start_engine
+    from tdpipe.controller.start import start_engine
 
     return start_engine(settings, progress)

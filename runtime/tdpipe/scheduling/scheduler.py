@@ -64,9 +64,18 @@ class Emission:
 
 
 class Scheduler(Generic[StateT]):
-    """See the module. Times are seconds of one clock, the caller's."""
+    """See the module. Times are seconds of one clock, the caller's.
 
-    def __init__(self, policy: Policy[StateT], shape: Shape, cost: CostModel) -> None:
+    Args:
+        policy: decides which rows run.
+        shape: what the pipeline holds.
+        cost: what steps cost, for the policy.
+        first_step: number of the first step, where a warm-up has used some.
+    """
+
+    def __init__(
+        self, policy: Policy[StateT], shape: Shape, cost: CostModel, first_step: int = 0
+    ) -> None:
         self.shape = shape
         pool = BlockPool(shape.blocks, shape.block_size)
         longest = pool.blocks_for(shape.max_context) + 1
@@ -76,7 +85,7 @@ class Scheduler(Generic[StateT]):
         forecast = KVForecast(shape.max_context, shape.block_size)
         self._view = StateView(self._state, shape.stages, cost, forecast)
         self._next_number = 0
-        self._next_step = 0
+        self._next_step = first_step
 
     @property
     def state(self) -> SchedulerState:
