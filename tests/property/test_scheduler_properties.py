@@ -41,6 +41,8 @@ class Case:
     slots: int
     budget: int
     arrivals: list[Arrival] = field(default_factory=list)
+    promptness: tuple[int, ...] = (0,)
+    """Results taken before each next step, over and over."""
 
 
 @st.composite
@@ -74,6 +76,7 @@ def cases(draw: st.DrawFn, *, aborts: bool = True, oracle: bool = False) -> Case
         draw(st.integers(1, 12)),
         draw(st.integers(1, 64)),
         sorted(arrivals, key=lambda a: a.at),
+        tuple(draw(st.lists(st.integers(0, 5), min_size=1, max_size=8))),
     )
 
 
@@ -107,6 +110,7 @@ class Replay:
         self.in_flight: list[Step] = []
         self.sequence_of_slot: dict[int, tuple[int, int]] = {}
         self.coverage: dict[int, int] = {}
+        self.turn = 0
 
     def run(self) -> None:
         arrivals = list(enumerate(self.case.arrivals))
@@ -137,6 +141,10 @@ class Replay:
         self.output[request.id] = 0
 
     def advance(self) -> None:
+        self.turn += 1
+        for _ in range(self.case.promptness[self.turn % len(self.case.promptness)]):
+            if self.in_flight:
+                self.deliver(self.in_flight.pop(0))
         step = self.scheduler.next_step(0.0)
         if isinstance(step, Step):
             self.execute(step)

@@ -89,6 +89,10 @@ def tiny_checkpoint(path: Path, kind: str = "llama", *, seed: int = 0, **changes
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.1 * (2 if "bias" in name else 1))
+        if config.tie_word_embeddings:
+            # Else the last token's own embedding is so large in the result that it repeats itself.
+            model.model.embed_tokens.weight.mul_(0.1)
+            model.model.norm.weight.add_(9.0)
     model.float().save_pretrained(path)
     return path
 

@@ -21,6 +21,7 @@ from tdpipe.controller.stream import RequestStream, TokenDelta
 from tdpipe.core.errors import PipelineError, RequestError
 from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import Phase, Step
+from tdpipe.scheduling.scheduler import WaitUntil
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,6 +175,8 @@ class Engine:
                     self._issue(step)
                     results = self._pipeline.poll(0.0)
                 else:
+                    if isinstance(step, WaitUntil) and not self._scheduler.state.in_flight:
+                        raise RuntimeError("the scheduler waits for a result, but none is to come")
                     results = self._pipeline.poll(None)
                 for result in results:
                     self._book(result)

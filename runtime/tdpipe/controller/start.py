@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tdpipe.controller.engine import Engine
 from tdpipe.controller.warm_up import WarmUp
@@ -10,26 +10,15 @@ from tdpipe.model.description import describe_model
 from tdpipe.pipeline.start import start_pipeline
 from tdpipe.prediction.survival import SurvivalPredictor
 from tdpipe.scheduling.cost_model import fit_cost
-from tdpipe.scheduling.hybrid import HybridPolicy
+from tdpipe.scheduling.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler, Shape
-from tdpipe.scheduling.temporal import TemporalPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tdpipe.core.settings import SchedulerSettings, Settings
-    from tdpipe.scheduling.policy import Policy
+    from tdpipe.core.settings import Settings
 
 _WARM_UP_SECONDS = 3.0
-
-
-def make_policy(settings: SchedulerSettings) -> Policy[Any]:
-    """The policy that the settings name."""
-    if settings.policy == "hybrid":
-        return HybridPolicy(settings.token_budget)
-    return TemporalPolicy(
-        settings.token_budget, settings.forecast_margin, settings.switch_hysteresis
-    )
 
 
 def start_engine(settings: Settings, progress: Callable[[str], None]) -> Engine:

@@ -154,11 +154,19 @@ class Scheduler(Generic[StateT]):
 
     def next_step(self, now: float) -> Step | WaitUntil | Idle:  # noqa: ARG002
         """The next step to issue, in order, or what to wait for."""
-        plan, self._policy_state = self._policy.plan(self._view, self._policy_state)
-        step = None if plan is None else self._issue(plan)
-        if step is not None:
-            return step
-        return WaitUntil(float("inf")) if self._state.sequences else Idle()
+        while True:
+            plan, self._policy_state = self._policy.plan(self._view, self._policy_state)
+            if plan is None:
+                return WaitUntil(float("inf")) if self._state.sequences else Idle()
+            preempted = self._state.preemptions
+            step = self._issue(plan)
+            if step is not None:
+                return step
+            if self._state.preemptions == preempted:
+                raise RuntimeError(
+                    f"policy {self._policy.name} planned rows that cannot run: {plan}"
+                )
+            # The rows lost their own blocks; what that leaves may run now.
 
     def on_result(
         self,

@@ -1,0 +1,113 @@
+"""Greedy output is transformers' own, token for token, however the work is cut, ordered and preempted.
+
+The KV cache holds hardly more than one request and the predictor promises short outputs, so both
+policies admit too much and preempt; the token budget is below most prompts, so these are chunked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tdpipe.controller.engine import Engine
+from tdpipe.core.lengths import LengthDistribution
+from tdpipe.core.sampling import SamplingParams
+from tdpipe.core.settings import load_settings
+from tdpipe.model.description import describe_model
+from tdpipe.pipeline.start import start_pipeline
+from tdpipe.scheduling.cost_model import proportional_cost
+from tdpipe.scheduling.make import make_policy
+from tdpipe.scheduling.scheduler import Scheduler, Shape
+from tests.support.checkpoints import KINDS, Example, Reference, tiny_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+POLICIES = ("temporal", "hybrid")
+BACKENDS = ("sdpa", "cpu")
+STAGES = (1, 2, 3, 4)
+PROMPTS = [30, 3, 41, 17, 1, 12, 26, 9]
+OUTPUT = 20
+LONGEST = max(PROMPTS) + OUTPUT
+
+
+@dataclass(frozen=True, slots=True)
+class Optimist:
+    """Predicts next to nothing, so that a forecast admits too much."""
+
+    version: int = 0
+
+    def predict(
+        self,
+        prompt_tokens: int,  # noqa: ARG002 - the protocol's
+        max_tokens: int,  # noqa: ARG002
+    ) -> LengthDistribution:
+        return LengthDistribution((2,))
+
+    def observe(self, output_tokens: int, *, complete: bool) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@cache
+def checkpoint(folder: Path, kind: str) -> tuple[Path, tuple[Example, ...]]:
+    path = tiny_checkpoint(folder / kind, kind, seed=len(kind))
+    return path, tuple(Reference(path).prompts(PROMPTS, OUTPUT))
+
+
+def tight_engine(path: Path, policy: str, stages: int, backend: str) -> Engine:
+    settings = load_settings(
+        flags={
+            "model": {"path": path, "attention": backend, "device": "cpu"},
+            "pipeline": {"stages": stages, "host": "in_process"},
+            "cache": {"block_size": 4, "blocks": -(-LONGEST // 4) + 3},
+            "scheduler": {"policy": policy, "token_budget": 16, "max_running": 6},
+        }
+    )
+    description = describe_model(path)
+    pipeline = start_pipeline(settings, description, lambda _: None)
+    room = pipeline.capacity
+    shape = Shape(stages, room.blocks, room.block_size, room.slots, room.max_context)
+    scheduler = Scheduler(make_policy(settings.scheduler), shape, proportional_cost(stages))
+    return Engine(pipeline, scheduler, Optimist(), description.vocab_size)
+
+
+async def answers(engine: Engine, examples: tuple[Example, ...]) -> list[list[int]]:
+    async def answer(number: int, prompt: list[int]) -> list[int]:
+        stream = engine.submit(tuple(prompt), OUTPUT, SamplingParams(), frozenset(), str(number))
+        return [token async for delta in stream for token in delta.tokens]
+
+    return await asyncio.gather(*(answer(i, prompt) for i, (prompt, _) in enumerate(examples)))
+
+
+def cases() -> Iterator[tuple[str, str, int, str]]:
+    """Every family with every split under both policies; every backend with each of these for llama."""
+    for kind in KINDS:
+        for number, stages in enumerate(STAGES):
+            for order, policy in enumerate(POLICIES):
+                for choice, backend in enumerate(BACKENDS):
+                    if kind == "llama" or (number + order + choice) % 2 == 0:
+                        yield kind, policy, stages, backend
+
+
+@pytest.mark.parametrize(("kind", "policy", "stages", "backend"), list(cases()))
+async def test_greedy_output_equals_transformers(
+    folder: Path, kind: str, policy: str, stages: int, backend: str
+) -> None:
+    path, examples = checkpoint(folder, kind)
+    engine = tight_engine(path, policy, stages, backend)
+    try:
+        assert await answers(engine, examples) == [output for _, output in examples]
+        assert engine.snapshot().preemptions > 0
+        assert engine.snapshot().kv_blocks_used == 0
+    finally:
+        engine.close()
