@@ -11,6 +11,7 @@ import torch
 from tests.support.checkpoints import KINDS, Example, Reference, tiny_checkpoint
 from tests.support.random_schedule import RandomSchedule
 from tests.support.stage_chain import Room, StageChain, make_executors
+from tests.support.step_driver import row_step, start_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,15 +20,6 @@ if TYPE_CHECKING:
 COUNT = 16
 LENGTHS = [3, 9, 26, 41, 17]
 SPLITS = [(1, "sdpa"), (1, "cpu"), (2, "cpu"), (3, "sdpa"), (4, "cpu")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other cost these tiny models many times their work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -57,3 +49,22 @@ def test_random_steps_over_any_split_give_the_tokens_of_transformers(
     tokens, schedule = generate(path, stages, attention, [prompt for prompt, _ in examples])
     assert tokens == [output for _, output in examples]
     assert schedule.preemptions > 0
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+def test_logits_are_those_of_transformers(
+    checkpoint: tuple[Path, list[Example]], stages: int
+) -> None:
+    path, examples = checkpoint
+    prompt = examples[3][0]
+    executors = make_executors(path, stages)
+    step = row_step(
+        0, [(0, 0, len(prompt), True)], (start_of(0, 0, prompt),), [(0, b) for b in range(20)]
+    )
+    hidden = None
+    for executor in executors:
+        executor.apply(step)
+        hidden = executor.forward(step, hidden)
+    assert hidden is not None
+    logits = executors[-1]._model.head(hidden)
+    torch.testing.assert_close(logits, Reference(path).logits(prompt), rtol=1e-4, atol=1e-4)

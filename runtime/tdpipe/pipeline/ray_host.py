@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOCAL_PLACEMENT_SECONDS = 10.0
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+"""Keeps glibc from giving a step's activations back to the system, only for the next one to fault
+them in again: 3 to 13 thousand page faults in a prefill step of 512 tokens through 8 layers of 512,
+2 to 6% of its time."""
 
 
 def start_on_ray(
@@ -110,6 +114,7 @@ class _RayStart:
         environment: dict[str, str] = {}
         if threads is not None:
             environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+            environment |= KEEP_FREED_MEMORY
         if interface := self._settings.network_interface or self._cluster.interface:
             environment |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface)
         actor_class = ray.remote(StageActor)
