@@ -14,7 +14,6 @@ from tests.support.stage_chain import Room, StageChain, make_executors
 from tests.support.step_driver import row_step, start_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 COUNT = 16
