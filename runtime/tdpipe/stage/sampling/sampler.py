@@ -119,10 +119,11 @@ class Sampler:
 
     def _draw(self, logits: Tensor, slots: IntArray, positions: IntArray) -> Tensor:
         parameters = self._parameters
-        # Subtracting first keeps a temperature near 0 from overflowing.
+        # With the likeliest at 0, a temperature near 0 sends the others to -inf instead of all of
+        # them to inf.
         logits = logits - logits.amax(-1, keepdim=True)
         temperature = torch.from_numpy(parameters.temperature[slots]).to(logits)
-        logits /= temperature.unsqueeze(-1)
+        logits /= temperature.clamp_(min=torch.finfo(logits.dtype).tiny).unsqueeze(-1)
         for name, off, threshold in _FILTERS:
             values = getattr(parameters, name)[slots]
             on = (values != off).nonzero()[0]

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from tdpipe.core.sampling import SamplingParams
+from tdpipe.stage.sampling import Sampler
+from tdpipe.stage.slots import TokenTable
+from tests.support.step_driver import row_step, start_of
+
+if TYPE_CHECKING:
+    from tdpipe.core.sampling import TokenLogprobs
+
+VOCABULARY = 50
+REQUESTS = [
+    SamplingParams(),
+    SamplingParams(temperature=1.0, seed=1),
+    SamplingParams(temperature=0.7, top_k=5, seed=2),
+    SamplingParams(temperature=1.5, top_p=0.8, seed=3),
+    SamplingParams(temperature=1.0, min_p=0.1, seed=-4),
+    SamplingParams(temperature=0.9, top_k=9, top_p=0.9, min_p=0.05, seed=2**63),
+    SamplingParams(repetition_penalty=1.4, presence_penalty=0.5, frequency_penalty=0.3),
+    SamplingParams(temperature=1.0, frequency_penalty=1.0, logit_bias=((3, 4.0), (9, -100.0))),
+    SamplingParams(logprobs=3),
+]
+
+
+class Bench:
+    """A sampler over as many slots as there are requests, each with some history."""
+
+    def __init__(self, requests: list[SamplingParams]) -> None:
+        self.sampler = Sampler(len(requests))
+        self.history = TokenTable(slots=len(requests), max_context=20, vocab_size=VOCABULARY)
+        starts = tuple(
+            start_of(slot, slot, [slot % 7, 3, 3, 20 + slot % 5]) for slot in range(len(requests))
+        )
+        self.history.apply(row_step(0, [(0, 0, 1, True)], starts))
+        for slot, params in enumerate(requests):
+            self.sampler.start(slot, params)
+
+    def sample(
+        self, logits: torch.Tensor, slots: list[int], position: int = 4
+    ) -> tuple[list[int], tuple[TokenLogprobs | None, ...]]:
+        tokens, logprobs = self.sampler.sample(
+            logits.clone(),
+            np.asarray(slots, np.int32),
+            np.full(len(slots), position, np.int32),
+            self.history,
+        )
+        return tokens.tolist(), logprobs
+
+
+def random_logits(rows: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 2
+
+
+def test_a_requests_token_does_not_depend_on_its_batch() -> None:
+    bench = Bench(REQUESTS)
+    logits = random_logits(len(REQUESTS))
+    slots = list(range(len(REQUESTS)))
+    alone = [bench.sample(logits[slot : slot + 1], [slot])[0][0] for slot in slots]
+    for seed in range(5):
+        order = Random(seed).sample(slots, 2 + seed)
+        assert bench.sample(logits[order], order)[0] == [alone[slot] for slot in order]
+
+
+def test_a_slots_next_request_inherits_nothing() -> None:
+    bench, fresh = Bench(REQUESTS), Bench([SamplingParams()] * len(REQUESTS))
+    for slot in range(len(REQUESTS)):
+        bench.sampler.start(slot, SamplingParams())
+    logits, slots = random_logits(len(REQUESTS)), list(range(len(REQUESTS)))
+    assert bench.sample(logits, slots) == fresh.sample(logits, slots)
+
+
+def test_greedy_takes_the_likeliest_token() -> None:
+    logits = random_logits(3)
+    assert Bench([SamplingParams()] * 3).sample(logits, [0, 1, 2])[0] == logits.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-30, 1e-6])
+def test_the_least_temperatures_are_greedy(temperature: float) -> None:
+    logits = random_logits(1) * 100
+    drawn, _ = Bench([SamplingParams(temperature=temperature)]).sample(logits, [0])
+    assert drawn == logits.argmax(-1).tolist()
+
+
+def test_draws_follow_temperature_and_filters() -> None:
+    params = SamplingParams(temperature=0.5, top_k=4, top_p=0.95, min_p=0.02, seed=5)
+    bench, logits, rows = Bench([params]), random_logits(1) / 4, 4000
+    scaled = logits[0] / 0.5
+    scaled[scaled < scaled.topk(4).values[-1]] = float("-inf")
+    expected = scaled.softmax(-1)
+    ordered = expected.sort(descending=True)
+    expected[ordered.indices[ordered.values.cumsum(-1) - ordered.values >= 0.95]] = 0
+    expected[expected < 0.02 * expected.max()] = 0
+    expected = expected / expected.sum() * rows
+    tokens, _ = bench.sampler.sample(
+        logits.expand(rows, -1).clone(),
+        np.zeros(rows, np.int32),
+        np.arange(rows, dtype=np.int32),
+        bench.history,
+    )
+    counts = torch.from_numpy(tokens).bincount(minlength=VOCABULARY)
+    possible = expected > 0
+    assert 1 < possible.sum() < 5
+    assert counts[~possible].sum() == 0
+    # Chi-squared with 3 degrees of freedom exceeds 21 in one of 10,000 cases.
+    assert ((counts - expected) ** 2 / expected)[possible].sum() < 21
+
+
+def test_bias_can_force_a_token_and_forbid_another() -> None:
+    logits = random_logits(2)
+    best = int(logits[1].argmax())
+    bench = Bench(
+        [
+            SamplingParams(logit_bias=((17, 100.0),)),
+            SamplingParams(temperature=1.0, logit_bias=((best, -100.0),)),
+        ]
+    )
+    for position in range(4, 12):
+        forced, free = bench.sample(logits, [0, 1], position)[0]
+        assert forced == 17
+        assert free != best
+
+
+def test_penalties_see_the_tokens_of_their_own_sequence() -> None:
+    logits = torch.zeros(2, VOCABULARY)
+    logits[:, [3, 30]] = torch.tensor([5.0, 4.9])
+    bench = Bench([SamplingParams(repetition_penalty=1.1), SamplingParams()])
+    assert bench.sample(logits, [0, 1])[0] == [30, 3]
+
+
+def test_logprobs_are_of_the_models_own_distribution() -> None:
+    params = SamplingParams(temperature=2.0, top_k=3, seed=8, logit_bias=((40, 100.0),), logprobs=2)
+    logits = random_logits(3)
+    bench = Bench([SamplingParams(logprobs=0), SamplingParams(), params])
+    tokens, found = bench.sample(logits, [0, 1, 2])
+    expected = logits.log_softmax(-1)
+    assert found[1] is None
+    for row, top in ((0, 0), (2, 2)):
+        of_row = found[row]
+        assert of_row is not None
+        assert of_row.logprob == pytest.approx(expected[row, tokens[row]].item())
+        best = expected[row].topk(top)
+        assert of_row.top_tokens == tuple(best.indices.tolist())
+        assert of_row.top_logprobs == pytest.approx(best.values.tolist())
+    assert tokens[2] == 40
+
+
+def test_nobody_asking_for_logprobs_costs_none() -> None:
+    assert Bench([SamplingParams()] * 2).sample(random_logits(2), [0, 1])[1] == ()
