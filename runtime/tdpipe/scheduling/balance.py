@@ -24,8 +24,8 @@ def next_decode_batch(view: View) -> IntArray:
         return ready
     share = -(-view.decoding // batches)
     target = view.cost.step_time(share, view.context / batches)
-    counts = np.arange(1, len(ready) + 1, dtype=np.float64)
-    times = view.cost.step_seconds(counts, np.cumsum(view.context_of(ready), dtype=np.float64))
+    counts = np.arange(1, len(ready) + 1, dtype=np.int32)
+    times = view.cost.step_seconds(counts, np.cumsum(view.context_of(ready), dtype=np.int32))
     most = int(np.searchsorted(times, target * (1 + 1e-9), side="right"))
     if most < len(ready) and most > 0 and times[most] - target < target - times[most - 1]:
         most += 1

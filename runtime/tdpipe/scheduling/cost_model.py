@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from tdpipe.core.step import FloatArray, IntArray
 
 
+_DENSE = 4096
+"""Batch tokens up to which times are looked up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """One executed step, as the cost model is fitted from."""
@@ -56,21 +60,43 @@ class StageCost:
 
 
 class CostModel:
-    """The stages' costs; a step takes as long as the slowest stage."""
+    """The stages' costs; a step takes as long as the slowest stage.
+
+    Args:
+        stages: their costs, first to last.
+    """
 
     def __init__(self, stages: tuple[StageCost, ...]) -> None:
         self.stages = stages
+        # Policies ask for hundreds of batch sizes a step: look these up instead of interpolating.
+        known = np.arange(_DENSE + 1, dtype=np.float64)
+        self._dense = np.stack([s.seconds(known, np.zeros_like(known)) for s in stages])
+        self._per_context = np.array([[s.per_context] for s in stages])
+        self._per_pair = np.array([[s.per_pair] for s in stages])
 
-    def step_seconds(
-        self, tokens: FloatArray, context: FloatArray, pairs: float = 0.0
-    ) -> FloatArray:
-        """[n] seconds of the slowest stage for [n] batches."""
-        times = [stage.seconds(tokens, context, pairs) for stage in self.stages]
-        return np.asarray(np.max(times, axis=0), dtype=np.float64)
+    def step_seconds(self, tokens: IntArray, context: IntArray, pairs: float = 0.0) -> FloatArray:
+        """[n] seconds of the slowest stage for [n] batches of `tokens` that read `context` KV tokens."""
+        if len(tokens) and int(tokens.max()) > _DENSE:
+            counts = tokens.astype(np.float64)
+            table = np.stack([s.seconds(counts, np.zeros_like(counts)) for s in self.stages])
+        else:
+            table = self._dense[:, tokens]
+        times = table + self._per_context * context + self._per_pair * pairs
+        slowest: FloatArray = times.max(axis=0)
+        return slowest
 
-    def step_time(self, tokens: float, context: float, pairs: float = 0.0) -> float:
+    def step_time(self, tokens: int, context: float, pairs: float = 0.0) -> float:
         """Seconds of the slowest stage for one batch."""
-        return float(self.step_seconds(np.array([tokens]), np.array([context]), pairs)[0])
+        return max(
+            (
+                float(self._dense[stage, tokens])
+                if tokens <= _DENSE
+                else float(cost.seconds(np.array([tokens]), np.zeros(1))[0])
+            )
+            + cost.per_context * context
+            + cost.per_pair * pairs
+            for stage, cost in enumerate(self.stages)
+        )
 
 
 def proportional_cost(stages: int, fixed: float = 1e-3, per_token: float = 1e-5) -> CostModel:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tdpipe.core.step import FloatArray, IntArray
     from tdpipe.scheduling.sequence import Sequence
 
+FloatGrid = np.ndarray[tuple[int, int], np.dtype[np.float64]]
+
 _DENSE = 128
 _GROWTH = 1.06
 
@@ -26,12 +28,33 @@ class Demand:
     mean: FloatArray
     variance: FloatArray
 
-    def __add__(self, other: Demand) -> Demand:
-        return Demand(self.mean + other.mean, self.variance + other.variance)
 
-    def peak(self, margin: float) -> float:
-        """The largest mean plus `margin` standard deviations over all points."""
-        return float(np.max(self.mean + margin * np.sqrt(self.variance)))
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """[n, points] demands, one row each."""
+
+    mean: FloatGrid
+    variance: FloatGrid
+
+    def after(self, demand: Demand) -> Demands:
+        """Row i is `demand` and the first i + 1 rows together."""
+        return Demands(
+            np.cumsum(self.mean, axis=0) + demand.mean,
+            np.cumsum(self.variance, axis=0) + demand.variance,
+        )
+
+    def peaks(self, margin: float) -> FloatArray:
+        """[n] largest mean plus `margin` standard deviations over all points."""
+        highest: FloatArray = (self.mean + margin * np.sqrt(self.variance)).max(axis=1)
+        return highest
+
+    def at(self, row: int) -> Demand:
+        """One row."""
+        return Demand(self.mean[row], self.variance[row])
+
+    def total(self) -> Demand:
+        """All rows together."""
+        return Demand(self.mean.sum(axis=0), self.variance.sum(axis=0))
 
 
 def _grid(horizon: int) -> IntArray:
@@ -60,8 +83,8 @@ class KVForecast:
         """No demand."""
         return Demand(np.zeros(len(self.steps)), np.zeros(len(self.steps)))
 
-    def of_waiting(self, sequences: list[Sequence]) -> tuple[FloatArray, FloatArray]:
-        """[n, points] mean and variance of each sequence, were it prefilled now."""
+    def of_waiting(self, sequences: list[Sequence]) -> Demands:
+        """Each sequence's demand, were it prefilled now."""
         length = np.array([s.length + 1 for s in sequences], dtype=np.int32)
         generated = np.array([len(s.generated) + 1 for s in sequences], dtype=np.int32)
         bound = np.array([s.request.max_tokens for s in sequences], dtype=np.int32)
@@ -73,12 +96,11 @@ class KVForecast:
         """Summed demand of running sequences: [n] tokens known, generated and bounds, [n, outcomes] lengths."""
         if not len(length):
             return self.nothing()
-        mean, variance = self._each(length, generated, bound, outcomes)
-        return Demand(mean.sum(axis=0), variance.sum(axis=0))
+        return self._each(length, generated, bound, outcomes).total()
 
     def _each(
         self, length: IntArray, generated: IntArray, bound: IntArray, outcomes: IntArray
-    ) -> tuple[FloatArray, FloatArray]:
+    ) -> Demands:
         points = len(self.steps)
         left = outcomes - generated[:, None]
         possible: np.ndarray[tuple[int, int], np.dtype[np.bool_]] = np.asarray(left >= 0)
@@ -98,4 +120,4 @@ class KVForecast:
         most = length + bound - generated
         blocks = -(-np.minimum(tokens, most[:, None]) // self._block_size)
         mean = alive * blocks
-        return mean, mean * (1.0 - alive) * blocks
+        return Demands(mean, mean * (1.0 - alive) * blocks)

@@ -84,6 +84,7 @@ class Scheduler(Generic[StateT]):
         self._policy_state = policy.initial()
         forecast = KVForecast(shape.max_context, shape.block_size)
         self._view = StateView(self._state, shape.stages, cost, forecast)
+        self._stops: IntArray = np.zeros(0, dtype=np.int32)
         self._next_number = 0
         self._next_step = first_step
 
@@ -120,6 +121,8 @@ class Scheduler(Generic[StateT]):
             self._next_number, request, outcomes=outcomes_of(request.lengths, request.max_tokens)
         )
         self._next_number += 1
+        if not request.stop_token_ids.issubset(self._stops.tolist()):
+            self._stops = np.union1d(self._stops, list(request.stop_token_ids)).astype(np.int32)
         self._state.sequences[request.id] = sequence
         self._state.waiting.append(sequence)
 
@@ -178,28 +181,28 @@ class Scheduler(Generic[StateT]):
         """Book a step's sampled tokens; tokens of sequences that have ended since are dropped."""
         state, slots = self._state, self._state.slots
         flight = state.in_flight.pop(step_id)
-        emission = Emission()
         stays = slots.number[flight.slots] == flight.numbers
         stays &= slots.pending[flight.slots] > 0
-        slots.pending[flight.slots[stays]] -= 1
-        owned = stays.tolist()
-        for row, (slot, number, token) in enumerate(
-            zip(flight.slots.tolist(), flight.numbers.tolist(), tokens.tolist(), strict=True)
-        ):
-            sequence = slots.sequences[slot] if owned[row] else self._landed(number)
-            if sequence is None:
-                continue
-            sequence.generated.append(token)
-            request = sequence.request
-            emission.request_ids.append(request.id)
-            emission.tokens.append(token)
-            emission.rows.append(row)
-            if token in request.stop_token_ids:
-                emission.finished[request.id] = FinishReason.STOP
-                self._end(sequence)
-            elif len(sequence.generated) >= request.max_tokens:
-                emission.finished[request.id] = FinishReason.LENGTH
-                self._end(sequence)
+        held = flight.slots[stays]
+        slots.pending[held] -= 1
+        found = [slots.sequences[slot] for slot in flight.slots.tolist()]
+        for row in np.flatnonzero(~stays).tolist():
+            found[row] = self._landed(int(flight.numbers[row]))
+        rows = [row for row, sequence in enumerate(found) if sequence is not None]
+        sequences = [sequence for sequence in found if sequence is not None]
+        values = tokens[rows].tolist()
+        for sequence, value in zip(sequences, values, strict=True):
+            sequence.generated.append(value)
+        emission = Emission([sequence.request.id for sequence in sequences], values, rows)
+        # Few rows end in a step, so only those that may are looked at one by one.
+        ending = ~stays | np.isin(tokens, self._stops)
+        ending[stays] |= slots.length[held] - slots.pending[held] >= slots.limit[held]
+        for row in np.flatnonzero(ending).tolist():
+            ended = found[row]
+            reason = None if ended is None else _reason(ended)
+            if ended is not None and reason is not None:
+                emission.finished[ended.request.id] = reason
+                self._end(ended)
         return emission
 
     def _landed(self, number: int) -> Sequence | None:
@@ -310,6 +313,16 @@ class Scheduler(Generic[StateT]):
             state.flying.pop(sequence.number, None)
         del state.sequences[sequence.request.id]
         state.finished += 1
+
+
+def _reason(sequence: Sequence) -> FinishReason | None:
+    """Why the sequence ends with its last token, if it does."""
+    request = sequence.request
+    if sequence.generated[-1] in request.stop_token_ids:
+        return FinishReason.STOP
+    if len(sequence.generated) >= request.max_tokens:
+        return FinishReason.LENGTH
+    return None
 
 
 def _joined(parts: list[IntArray]) -> IntArray:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _LOOK_AHEAD = 256
 """Waiting requests that the switch rule looks at."""
+_WINDOW = 16
+"""Waiting requests whose forecast is made at once."""
 _NONE = np.zeros(0, dtype=np.int32)
 
 
@@ -131,14 +133,16 @@ class _Admission:
         """Waiting sequences that may be admitted, in order."""
         view, demand = self._view, self._demand
         alone = view.decoding == 0 and view.partial() is None
-        for sequence in view.waiting():
-            mean, variance = view.forecast.of_waiting([sequence])
-            demand = demand + type(demand)(mean[0], variance[0])
-            if not alone and demand.peak(self._margin) > view.capacity:
-                return
-            alone = False
-            self._after[sequence.number] = demand
-            yield sequence
+        waiting = view.waiting()
+        while window := list(islice(waiting, _WINDOW)):
+            sums = view.forecast.of_waiting(window).after(demand)
+            fits = sums.peaks(self._margin) <= view.capacity
+            for row, sequence in enumerate(window):
+                if not fits[row] and not alone:
+                    return
+                alone = False
+                demand = self._after[sequence.number] = sums.at(row)
+                yield sequence
 
     def accepted(self, rows: tuple[tuple[Sequence, int], ...]) -> Demand:
         """The demand with those sequences that became rows."""
@@ -146,10 +150,8 @@ class _Admission:
 
 
 def _fitting(view: View, demand: Demand, queue: list[Sequence], margin: float) -> int:
+    """How many of the queue, from its head, the forecast has room for."""
     if not queue:
         return 0
-    mean, variance = view.forecast.of_waiting(queue)
-    mean = np.cumsum(mean, axis=0) + demand.mean
-    deviation = np.sqrt(np.cumsum(variance, axis=0) + demand.variance)
-    fits = (mean + margin * deviation).max(axis=1) <= view.capacity
+    fits = view.forecast.of_waiting(queue).after(demand).peaks(margin) <= view.capacity
     return int(len(queue) if fits.all() else np.argmin(fits))
