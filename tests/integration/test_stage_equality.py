@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from tdpipe.core.sampling import SamplingParams
 from tests.support.checkpoints import KINDS, Example, Reference, tiny_checkpoint
 from tests.support.random_schedule import RandomSchedule
 from tests.support.stage_chain import Room, StageChain, make_executors
@@ -31,13 +32,18 @@ def checkpoint(
 
 
 def generate(
-    path: Path, stages: int, attention: str, prompts: list[list[int]], seed: int = 0
+    path: Path,
+    stages: int,
+    attention: str,
+    prompts: list[list[int]],
+    seed: int = 0,
+    sampling: list[SamplingParams] | None = None,
 ) -> tuple[list[list[int]], RandomSchedule]:
     room = Room()
     random = Random(seed)
     chain = StageChain(make_executors(path, stages, attention, room=room), random)
     schedule = RandomSchedule(chain, room, random)
-    return schedule.generate(prompts, COUNT), schedule
+    return schedule.generate(prompts, COUNT, sampling), schedule
 
 
 @pytest.mark.parametrize(("stages", "attention"), SPLITS)
@@ -67,3 +73,23 @@ def test_logits_are_those_of_transformers(
     assert hidden is not None
     logits = executors[-1]._model.head(hidden)
     torch.testing.assert_close(logits, Reference(path).logits(prompt), rtol=1e-4, atol=1e-4)
+
+
+SAMPLED = [
+    SamplingParams(temperature=0.8, top_p=0.9, seed=1, logprobs=2),
+    SamplingParams(temperature=1.0, top_k=20, seed=2, presence_penalty=0.5),
+    SamplingParams(repetition_penalty=1.3, frequency_penalty=0.2),
+    SamplingParams(temperature=1.2, min_p=0.02, seed=3),
+    SamplingParams(temperature=0.9, seed=4, logit_bias=((7, 1.5),)),
+]
+
+
+def test_sampled_tokens_do_not_depend_on_split_order_or_preemption(tmp_path: Path) -> None:
+    path = tiny_checkpoint(tmp_path, "qwen3")
+    prompts = [[3 + index * 7 % 250 for index in range(length)] for length in LENGTHS]
+    runs = [
+        generate(path, stages, attention, prompts, seed, SAMPLED)[0]
+        for seed, (stages, attention) in enumerate(SPLITS)
+    ]
+    assert all(run == runs[0] for run in runs)
+    assert len({tuple(tokens) for tokens in runs[0]}) == len(prompts)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from tdpipe.core.errors import PipelineError
+from tdpipe.core.step import TokenFeedback
+from tests.support.checkpoints import tiny_checkpoint
+from tests.support.stage_chain import make_executors
+from tests.support.step_driver import row_step, start_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tdpipe.core.step import Step
+    from tdpipe.stage.executor import StageExecutor
+
+PROMPT = [5, 6, 7]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("llama"))
+
+
+def prefill(number: int = 0, sequence: int = 4, *, sample: bool = True) -> Step:
+    start = start_of(1, sequence, PROMPT)
+    return row_step(number, [(1, 0, 3, sample)], (start,), [(1, 2)])
+
+
+def feedback(sequence: int, position: int, token: int = 9) -> TokenFeedback:
+    slots, sequences, positions, tokens = (
+        np.asarray([value], np.int32) for value in (1, sequence, position, token)
+    )
+    return TokenFeedback(0, slots, sequences, positions, tokens)
+
+
+def run(executors: list[StageExecutor], step: Step) -> tuple[list[int], TokenFeedback]:
+    hidden = None
+    for executor in executors:
+        executor.apply(step)
+        hidden = executor.forward(step, hidden)
+    assert hidden is not None
+    output, found = executors[-1].sample(step, hidden)
+    return output.tokens.tolist(), found
+
+
+def test_the_first_stage_wants_a_token_until_it_has_come_back(path: Path) -> None:
+    stages = make_executors(path, 2)
+    _, sampled = run(stages, prefill())
+    ahead = row_step(1, [(1, 3, 1, True)], blocks=[])
+    assert stages[0].wants_tokens(ahead)
+    with pytest.raises(PipelineError, match="step 1 computes tokens that have not been sampled"):
+        stages[0].forward(ahead, None)
+    stages[0].learn(sampled)
+    assert not stages[0].wants_tokens(ahead)
+
+
+def test_late_tokens_of_a_slots_earlier_tenant_are_ignored(path: Path) -> None:
+    first, _ = make_executors(path, 2)
+    first.apply(prefill(sequence=4))
+    first.apply(prefill(number=1, sequence=5))
+    ahead = row_step(2, [(1, 3, 1, True)])
+    first.learn(feedback(sequence=4, position=3))
+    assert first.wants_tokens(ahead)
+    first.learn(feedback(sequence=5, position=3))
+    assert not first.wants_tokens(ahead)
+
+
+def test_learning_a_token_twice_stores_it_once(path: Path) -> None:
+    (only,) = make_executors(path, 1)
+    _, sampled = run([only], prefill())
+    only.learn(sampled)
+    assert only.wants_tokens(row_step(1, [(1, 4, 1, True)]))
+    assert not only.wants_tokens(row_step(1, [(1, 3, 1, True)]))
+
+
+def test_a_sampled_token_takes_the_position_after_its_row(path: Path) -> None:
+    tokens, sampled = run(make_executors(path, 2), prefill(sequence=4))
+    assert sampled.positions.tolist() == [3]
+    assert sampled.sequences.tolist() == [4]
+    assert sampled.slots.tolist() == [1]
+    assert sampled.tokens.tolist() == tokens
+
+
+def test_a_step_that_samples_nothing_gives_no_tokens(path: Path) -> None:
+    tokens, sampled = run(make_executors(path, 2), prefill(sample=False))
+    assert tokens == []
+    assert len(sampled.slots) == 0
+
+
+def test_a_step_without_blocks_is_refused_by_its_number(path: Path) -> None:
+    (only,) = make_executors(path, 1)
+    step = row_step(7, [(1, 0, 3, True)], (start_of(1, 4, PROMPT),))
+    only.apply(step)
+    with pytest.raises(PipelineError, match="step 7 has a row without a block"):
+        only.forward(step, None)
