@@ -68,11 +68,11 @@ class RayStages:
             return
         self._closed = True
         self._watch.stop()
-        if self._failure() is None:
-            self._control.say_goodbye()
-            ray.wait(self._runs, num_returns=len(self._runs), timeout=GOODBYE_SECONDS)
-        self._watch.wait(DEATH_SECONDS)
-        self._undo.close()
+        with self._undo:
+            if self._failure() is None:
+                self._control.say_goodbye()
+                ray.wait(self._runs, num_returns=len(self._runs), timeout=GOODBYE_SECONDS)
+            self._watch.wait(DEATH_SECONDS)
 
     def _failure(self) -> str | None:
         if self._disconnected and not self._closed:

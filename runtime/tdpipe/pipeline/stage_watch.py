@@ -53,13 +53,21 @@ class StageWatch:
         self._stopping.set()
 
     def _watch(self) -> None:
+        try:
+            failure = self._await_end()
+        except Exception as error:
+            failure = f"lost the connection to Ray: {error}"
+        if failure is not None and not self._stopping.is_set():
+            self.failure = failure
+            self._on_failure()
+
+    def _await_end(self) -> str | None:
         while not self._stopping.is_set():
             ended, _ = ray.wait(self._runs, timeout=POLL_SECONDS)
             if ended and not self._stopping.is_set():
                 ended, _ = ray.wait(self._runs, num_returns=len(self._runs), timeout=GRACE_SECONDS)
-                self.failure = self._explain(ended)
-                self._on_failure()
-                return
+                return self._explain(ended)
+        return None
 
     def _explain(self, ended: Sequence[ObjectRef[StageFailure | None]]) -> str:
         deaths, failures = [], []
