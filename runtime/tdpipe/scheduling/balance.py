@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tdpipe.core.step import IntArray
     from tdpipe.scheduling.policy import View
 
+_TIE = 1e-9
+"""Relative difference below which two times are the same."""
+
 
 def next_decode_batch(view: View) -> IntArray:
     """The longest-waiting ready slots whose predicted time is nearest to the mean of the micro-batches."""
@@ -26,7 +29,10 @@ def next_decode_batch(view: View) -> IntArray:
     target = view.cost.step_time(share, view.context / batches)
     counts = np.arange(1, len(ready) + 1, dtype=np.int32)
     times = view.cost.step_seconds(counts, np.cumsum(view.context_of(ready), dtype=np.int32))
-    most = int(np.searchsorted(times, target * (1 + 1e-9), side="right"))
-    if most < len(ready) and most > 0 and times[most] - target < target - times[most - 1]:
-        most += 1
-    return ready[: max(1, most)]
+    least = int(np.searchsorted(times, target * (1 - _TIE), side="left")) + 1
+    most = int(np.searchsorted(times, target * (1 + _TIE), side="right"))
+    if least > most:  # no count takes just the mean: the nearer of the two around it
+        over = min(least, len(ready))
+        nearer_below = most > 0 and target - times[most - 1] <= times[over - 1] - target
+        return ready[: most if nearer_below else over]
+    return ready[: min(max(share, least), most)]  # on a flat step of the table, by count

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tdpipe.scheduling.balance import next_decode_batch
+from tdpipe.scheduling.cost_model import CostModel, StageCost
+
+if TYPE_CHECKING:
+    from tdpipe.core.step import IntArray
+
+
+def cost(per_context: float = 0.0) -> CostModel:
+    """Steps of 4 tokens, each step dearer than the last."""
+    table = StageCost(
+        np.array([1, 4, 5, 8, 9, 12], dtype=np.int32),
+        np.array([1.0, 1.0, 2.0, 2.0, 3.0, 3.0]),
+        per_context,
+    )
+    return CostModel((table,))
+
+
+@dataclass
+class Decoding:
+    """The view's part that balancing looks at: all sequences ready, in order of their last turn."""
+
+    contexts: list[int]
+    stages: int
+    cost: CostModel = field(default_factory=cost)
+
+    @property
+    def ready(self) -> IntArray:
+        return np.arange(len(self.contexts), dtype=np.int32)
+
+    @property
+    def decoding(self) -> int:
+        return len(self.contexts)
+
+    @property
+    def context(self) -> int:
+        return sum(self.contexts)
+
+    def context_of(self, slots: IntArray) -> IntArray:
+        return np.array(self.contexts, dtype=np.int32)[slots]
+
+
+def batch(contexts: list[int], stages: int, per_context: float = 0.0) -> list[int]:
+    view: Any = Decoding(contexts, stages, cost(per_context))
+    return next_decode_batch(view).tolist()
+
+
+def test_equal_sequences_are_dealt_out_equally() -> None:
+    assert batch([10] * 8, stages=2) == [0, 1, 2, 3]
+
+
+def test_long_contexts_make_a_batch_smaller() -> None:
+    long_first = [100] * 4 + [10] * 8
+    assert len(batch(long_first, stages=2, per_context=0.1)) < 6
+
+
+def test_short_contexts_make_a_batch_larger() -> None:
+    short_first = [10] * 8 + [100] * 4
+    assert len(batch(short_first, stages=2, per_context=0.1)) > 6
+
+
+def test_fewer_sequences_than_stages_go_one_by_one() -> None:
+    assert batch([10, 10], stages=4) == [0]
+
+
+def test_a_single_stage_takes_all_that_is_ready() -> None:
+    assert batch([10] * 7, stages=1) == list(range(7))
+
+
+def test_nothing_ready_makes_no_batch() -> None:
+    assert batch([], stages=2) == []

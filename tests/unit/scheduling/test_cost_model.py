@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tdpipe.scheduling.cost_model import CostModel, Observation, StageCost, fit_cost
+
+
+def staircase() -> StageCost:
+    return StageCost(
+        np.array([1, 128, 129, 256], dtype=np.int32), np.array([0.01, 0.01, 0.02, 0.02]), 1e-6
+    )
+
+
+def test_times_follow_the_table_and_the_context() -> None:
+    cost = CostModel((staircase(),))
+    assert cost.step_time(128, 0) == pytest.approx(0.01)
+    assert cost.step_time(129, 0) == pytest.approx(0.02)
+    assert cost.step_time(64, 1000) == pytest.approx(0.011)
+
+
+def test_the_slowest_stage_decides() -> None:
+    slow = StageCost(np.array([1, 256], dtype=np.int32), np.array([0.05, 0.05]))
+    assert CostModel((staircase(), slow)).step_time(256, 0) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("tokens", [1, 100, 129, 4096, 10_000])
+def test_one_batch_costs_what_it_costs_among_many(tokens: int) -> None:
+    cost = CostModel((staircase(), staircase()))
+    many = cost.step_seconds(
+        np.array([tokens, 1], dtype=np.int32), np.array([500, 1], dtype=np.int32)
+    )
+    assert many[0] == pytest.approx(cost.step_time(tokens, 500))
+
+
+def test_beyond_the_table_time_grows_with_its_last_rate() -> None:
+    assert CostModel((staircase(),)).step_time(512, 0) == pytest.approx(0.04)
+
+
+def test_a_fit_recovers_the_cost_that_made_the_observations() -> None:
+    truth = CostModel((StageCost(np.array([1, 64], dtype=np.int32), np.array([0.01, 0.03]), 2e-6),))
+    seen = [
+        Observation(tokens, context, 0, (truth.step_time(tokens, context),))
+        for tokens in (1, 16, 64)
+        for context in (tokens, tokens * 200)
+    ]
+    fitted = fit_cost(seen)
+    for tokens, context in ((16, 100), (64, 9000), (1, 1)):
+        assert fitted.step_time(tokens, context) == pytest.approx(
+            truth.step_time(tokens, context), rel=0.02
+        )
+
+
+def test_noise_never_makes_more_tokens_cheaper() -> None:
+    fitted = fit_cost([Observation(t, t, 0, (s,)) for t, s in ((1, 0.02), (2, 0.01), (4, 0.03))])
+    times = [fitted.step_time(tokens, 0) for tokens in (1, 2, 3, 4, 8)]
+    assert times == sorted(times)
+
+
+def test_nothing_to_fit_from_is_refused() -> None:
+    with pytest.raises(ValueError, match="no observation"):
+        fit_cost([])

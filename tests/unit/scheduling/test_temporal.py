@@ -1,0 +1,107 @@
+"""What phases the temporal policy makes, seen through the scheduler."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from tdpipe.core.lengths import LengthDistribution
+from tdpipe.core.request import Request
+from tdpipe.core.step import Phase, Step
+from tdpipe.scheduling.cost_model import CostModel, StageCost
+from tdpipe.scheduling.scheduler import Scheduler, Shape
+from tdpipe.scheduling.temporal import TemporalPolicy, TemporalState
+
+STAGES = 4
+LENGTH = 40
+PROMPT = 60
+
+
+def cost(prefill: float) -> CostModel:
+    """Decode steps cost 1 ms + 20 us a row; a full prefill step `prefill` seconds."""
+    points = np.array([1, 64, 256], dtype=np.int32)
+    stage = StageCost(points, np.array([1e-3, 2.3e-3, max(prefill, 2.3e-3)]))
+    return CostModel((stage,) * STAGES)
+
+
+def scheduler_of(
+    requests: int,
+    *,
+    blocks: int,
+    prefill: float = 6e-3,
+    hysteresis: float = 1.0,
+    margin: float = 0.0,
+    prompt: int = PROMPT,
+) -> Scheduler[TemporalState]:
+    policy = TemporalPolicy(256, margin, hysteresis)
+    scheduler = Scheduler(policy, Shape(STAGES, blocks, 4, 64, 128), cost(prefill))
+    for number in range(requests):
+        length = LENGTH // 2 + number * 7 % LENGTH
+        request = Request(str(number), (3,) * prompt, length, LengthDistribution((length,)))
+        scheduler.add(request, 0.0)
+    return scheduler
+
+
+def phases_of(scheduler: Scheduler[TemporalState]) -> list[Phase]:
+    """Phase of every step until all requests have ended."""
+    phases: list[Phase] = []
+    in_flight: list[Step] = []
+    while True:
+        step = scheduler.next_step(0.0)
+        if isinstance(step, Step):
+            phases.append(step.phase)
+            in_flight.append(step)
+        elif in_flight:
+            done = in_flight.pop(0)
+            tokens = np.full(int(done.sample.sum()), 9, dtype=np.int32)
+            scheduler.on_result(done.id, tokens, (), 0.0)
+        else:
+            return phases
+
+
+def switches(phases: list[Phase]) -> int:
+    return sum(a is not b for a, b in itertools.pairwise(phases))
+
+
+def test_prefill_and_decode_never_share_a_step() -> None:
+    assert set(phases_of(scheduler_of(40, blocks=300))) == {Phase.PREFILL, Phase.DECODE}
+
+
+def test_what_fits_is_prefilled_in_one_phase() -> None:
+    assert switches(phases_of(scheduler_of(20, blocks=2000))) == 1
+
+
+def test_prefill_stops_where_the_forecast_is_full() -> None:
+    per_request = -(-(PROMPT + LENGTH * 3 // 2) // 4)
+    scheduler = scheduler_of(20, blocks=per_request * 8)
+    while isinstance(step := scheduler.next_step(0.0), Step) and step.phase is Phase.PREFILL:
+        scheduler.on_result(step.id, np.full(int(step.sample.sum()), 9, dtype=np.int32), (), 0.0)
+    assert 8 <= len(scheduler.state.slots.occupied) < 20
+    assert len(scheduler.state.waiting) > 0
+
+
+def test_a_dearer_switch_makes_fewer_phases() -> None:
+    cheap = switches(phases_of(scheduler_of(60, blocks=400, prefill=2.3e-3)))
+    dear = switches(phases_of(scheduler_of(60, blocks=400, prefill=60e-3)))
+    assert dear < cheap
+
+
+def test_hysteresis_makes_fewer_phases() -> None:
+    eager = switches(phases_of(scheduler_of(60, blocks=400, hysteresis=0.0)))
+    patient = switches(phases_of(scheduler_of(60, blocks=400, hysteresis=20.0)))
+    assert patient < eager
+
+
+def test_a_margin_admits_less_where_lengths_are_uncertain() -> None:
+    def admitted(margin: float) -> int:
+        scheduler = scheduler_of(60, blocks=150, margin=margin, prompt=4)
+        for number in range(60):
+            scheduler.revise(str(number), LengthDistribution((5, 60)))
+        while isinstance(step := scheduler.next_step(0.0), Step) and step.phase is Phase.PREFILL:
+            scheduler.on_result(
+                step.id, np.full(int(step.sample.sum()), 9, dtype=np.int32), (), 0.0
+            )
+        return len(scheduler.state.slots.occupied)
+
+    assert admitted(2.0) < admitted(0.0)
