@@ -17,9 +17,10 @@ from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import Request
 from tdpipe.core.settings import SchedulerSettings
 from tdpipe.core.step import Step
+from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.make import make_policy
-from tdpipe.scheduling.scheduler import Scheduler, Shape
+from tdpipe.scheduling.scheduler import Scheduler
 
 _PROMPT = 100
 _OUTPUT = 400

@@ -16,9 +16,10 @@ from tdpipe.core.sampling import SamplingParams
 from tdpipe.core.settings import PipelineSettings
 from tdpipe.pipeline.in_process import start_in_process
 from tdpipe.prediction.survival import SurvivalPredictor
+from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.hybrid import HybridPolicy
-from tdpipe.scheduling.scheduler import Scheduler, Shape
+from tdpipe.scheduling.scheduler import Scheduler
 from tdpipe.scheduling.temporal import TemporalPolicy
 from tests.support.fake_executor import VOCABULARY, FakeStages, continuation
 

@@ -19,9 +19,10 @@ from tdpipe.core.sampling import SamplingParams
 from tdpipe.core.settings import load_settings
 from tdpipe.model.description import describe_model
 from tdpipe.pipeline.start import start_pipeline
+from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.make import make_policy
-from tdpipe.scheduling.scheduler import Scheduler, Shape
+from tdpipe.scheduling.scheduler import Scheduler
 from tests.support.checkpoints import KINDS, Example, Reference, tiny_checkpoint
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import Step
+from tdpipe.scheduling.answers import Idle, Shape
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.hybrid import HybridPolicy
-from tdpipe.scheduling.scheduler import Idle, Scheduler, Shape
+from tdpipe.scheduling.scheduler import Scheduler
 from tdpipe.scheduling.temporal import TemporalPolicy
 
 POLICIES = ("temporal", "hybrid")

@@ -21,7 +21,7 @@ from tdpipe.controller.stream import RequestStream, TokenDelta
 from tdpipe.core.errors import PipelineError, RequestError
 from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import Phase, Step
-from tdpipe.scheduling.scheduler import WaitUntil
+from tdpipe.scheduling.answers import WaitUntil
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,9 +9,10 @@ from tdpipe.controller.warm_up import WarmUp
 from tdpipe.model.description import describe_model
 from tdpipe.pipeline.start import start_pipeline
 from tdpipe.prediction.survival import SurvivalPredictor
+from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import fit_cost
 from tdpipe.scheduling.make import make_policy
-from tdpipe.scheduling.scheduler import Scheduler, Shape
+from tdpipe.scheduling.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,60 +7,25 @@ steps in flight, because every stage executes steps in the order of issue.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 
 from tdpipe.core.errors import RequestError
 from tdpipe.core.request import FinishReason, Request
-from tdpipe.core.step import IntArray, SequenceStart, Step
+from tdpipe.scheduling.answers import Emission, Idle, Shape, WaitUntil
 from tdpipe.scheduling.block_pool import BlockPool
 from tdpipe.scheduling.forecast import KVForecast
-from tdpipe.scheduling.policy import Plan, Policy, StateT
+from tdpipe.scheduling.policy import Policy, StateT
 from tdpipe.scheduling.sequence import Sequence, SlotTable, outcomes_of
-from tdpipe.scheduling.state import Flight, SchedulerState
+from tdpipe.scheduling.state import SchedulerState
+from tdpipe.scheduling.step_issuer import StepIssuer
 from tdpipe.scheduling.view import StateView
 
 if TYPE_CHECKING:
     from tdpipe.core.lengths import LengthDistribution
+    from tdpipe.core.step import IntArray, Step
     from tdpipe.scheduling.cost_model import CostModel
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What the pipeline holds."""
-
-    stages: int
-    blocks: int
-    block_size: int
-    slots: int
-    """Sequences that may hold KV at once."""
-    max_context: int
-    """Tokens of prompt and output together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """Nothing to do until a request is added."""
-
-
-@dataclass(frozen=True, slots=True)
-class WaitUntil:
-    """Nothing to issue before this time or the next event, whichever comes first; `inf` waits for an event."""
-
-    time: float
-
-
-@dataclass(slots=True)
-class Emission:
-    """What a result brought: one token per entry, and the requests that ended with it."""
-
-    request_ids: list[str] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    """Index of each token in the step's output."""
-    finished: dict[str, FinishReason] = field(default_factory=dict)
 
 
 class Scheduler(Generic[StateT]):
@@ -86,7 +51,7 @@ class Scheduler(Generic[StateT]):
         self._view = StateView(self._state, shape.stages, cost, forecast)
         self._stops: IntArray = np.zeros(0, dtype=np.int32)
         self._next_number = 0
-        self._next_step = first_step
+        self._issuer = StepIssuer(self._state, first_step)
 
     @property
     def state(self) -> SchedulerState:
@@ -144,16 +109,16 @@ class Scheduler(Generic[StateT]):
         sequence = self._state.sequences.get(request_id)
         if sequence is None:
             return False
-        self._end(sequence)
+        self._state.end(sequence)
         return True
 
     def requeue_all(self, epoch: int, now: float) -> None:  # noqa: ARG002
         """A new pipeline has nothing of the old one: every sequence starts again with the tokens it has."""
         for slot in self._state.slots.occupied:
-            self._preempt(int(slot))
+            self._state.preempt(int(slot))
         self._state.in_flight.clear()
         self._state.flying.clear()
-        self._next_step = 0
+        self._issuer = StepIssuer(self._state)
 
     def next_step(self, now: float) -> Step | WaitUntil | Idle:  # noqa: ARG002
         """The next step to issue, in order, or what to wait for."""
@@ -162,7 +127,7 @@ class Scheduler(Generic[StateT]):
             if plan is None:
                 return WaitUntil(float("inf")) if self._state.sequences else Idle()
             preempted = self._state.preemptions
-            step = self._issue(plan)
+            step = self._issuer.issue(plan)
             if step is not None:
                 return step
             if self._state.preemptions == preempted:
@@ -202,7 +167,7 @@ class Scheduler(Generic[StateT]):
             reason = None if ended is None else _reason(ended)
             if ended is not None and reason is not None:
                 emission.finished[ended.request.id] = reason
-                self._end(ended)
+                self._state.end(ended)
         return emission
 
     def _landed(self, number: int) -> Sequence | None:
@@ -215,105 +180,6 @@ class Scheduler(Generic[StateT]):
             del flying[number]
         return self._state.waiting.find(number)
 
-    def _issue(self, plan: Plan) -> Step | None:
-        state, slots = self._state, self._state.slots
-        decode, new_slots, new_blocks = self._decode_rows(plan.decode)
-        starts: list[SequenceStart] = []
-        rows: list[tuple[int, int]] = []
-        for sequence, count in plan.prefill:
-            begun = sequence.slot >= 0
-            if not begun and (sequence not in state.waiting or not slots.free):
-                continue
-            first = int(slots.scheduled[sequence.slot]) if begun else 0
-            held = int(slots.held[sequence.slot]) if begun else 0
-            count = min(count, (held + state.pool.available) * state.pool.block_size - first)
-            if count <= 0:
-                break
-            if not begun:
-                starts.append(self._start(sequence))
-            blocks = state.pool.allocate(state.pool.blocks_for(first + count) - held)
-            slots.append_blocks(sequence.slot, blocks)
-            new_slots.append(np.full(len(blocks), sequence.slot, dtype=np.int32))
-            new_blocks.append(blocks)
-            rows.append((sequence.slot, count))
-        if not rows and not len(decode):
-            return None
-        row_slots = np.concatenate([decode, np.array([slot for slot, _ in rows], dtype=np.int32)])
-        counts = np.ones(len(row_slots), dtype=np.int32)
-        counts[len(decode) :] = [count for _, count in rows]
-        first_positions = slots.scheduled[row_slots].copy()
-        slots.scheduled[row_slots] += counts
-        sample = slots.scheduled[row_slots] == slots.length[row_slots]
-        sampled = row_slots[sample]
-        slots.decoding[sampled] = True
-        slots.length[sampled] += 1
-        slots.pending[sampled] += 1
-        slots.last_step[row_slots] = self._next_step
-        step = Step(
-            self._next_step,
-            plan.phase,
-            tuple(starts),
-            row_slots,
-            first_positions,
-            counts,
-            sample,
-            _joined(new_slots),
-            _joined(new_blocks),
-        )
-        state.in_flight[step.id] = Flight(sampled, slots.number[sampled].copy())
-        self._next_step += 1
-        return step
-
-    def _decode_rows(self, decode: IntArray) -> tuple[IntArray, list[IntArray], list[IntArray]]:
-        """The rows that got their block, preempting the latest arrivals where there is none."""
-        slots, pool = self._state.slots, self._state.pool
-        while True:
-            full = decode[slots.scheduled[decode] >= slots.held[decode] * pool.block_size]
-            if len(full) <= pool.available:
-                break
-            occupied = slots.occupied
-            victim = int(occupied[np.argmax(slots.number[occupied])])
-            self._preempt(victim)
-            decode = decode[decode != victim]
-        if not len(full):
-            return decode, [], []
-        blocks = pool.allocate(len(full))
-        slots.table[full, slots.held[full]] = blocks
-        slots.held[full] += 1
-        return decode, [full], [blocks]
-
-    def _start(self, sequence: Sequence) -> SequenceStart:
-        self._state.waiting.remove(sequence)
-        slot = self._state.slots.take(sequence)
-        request = sequence.request
-        return SequenceStart(
-            slot,
-            sequence.number,
-            np.array(request.prompt + tuple(sequence.generated), dtype=np.int32),
-            len(request.prompt),
-            request.sampling,
-        )
-
-    def _preempt(self, slot: int) -> None:
-        sequence = self._state.slots.sequences[slot]
-        assert sequence is not None
-        pending = int(self._state.slots.pending[slot])
-        self._state.pool.release(self._state.slots.leave(slot))
-        self._state.waiting.put_back(sequence)
-        self._state.preemptions += 1
-        if pending:
-            self._state.flying[sequence.number] = pending
-
-    def _end(self, sequence: Sequence) -> None:
-        state = self._state
-        if sequence.slot >= 0:
-            state.pool.release(state.slots.leave(sequence.slot))
-        else:
-            state.waiting.remove(sequence)
-            state.flying.pop(sequence.number, None)
-        del state.sequences[sequence.request.id]
-        state.finished += 1
-
 
 def _reason(sequence: Sequence) -> FinishReason | None:
     """Why the sequence ends with its last token, if it does."""
@@ -323,7 +189,3 @@ def _reason(sequence: Sequence) -> FinishReason | None:
     if len(sequence.generated) >= request.max_tokens:
         return FinishReason.LENGTH
     return None
-
-
-def _joined(parts: list[IntArray]) -> IntArray:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)

@@ -23,7 +23,7 @@ class Flight:
 
 @dataclass(slots=True)
 class SchedulerState:
-    """Mutable state, changed by the scheduler alone."""
+    """Mutable state, changed by the scheduler and its issuer alone."""
 
     pool: BlockPool
     slots: SlotTable
@@ -36,3 +36,24 @@ class SchedulerState:
     """Sequences without a slot that have tokens in flight: number → how many."""
     finished: int = 0
     preemptions: int = 0
+
+    def preempt(self, slot: int) -> None:
+        """Take a sequence's KV; it waits for its turn with the tokens that it has."""
+        sequence = self.slots.sequences[slot]
+        assert sequence is not None
+        pending = int(self.slots.pending[slot])
+        self.pool.release(self.slots.leave(slot))
+        self.waiting.put_back(sequence)
+        self.preemptions += 1
+        if pending:
+            self.flying[sequence.number] = pending
+
+    def end(self, sequence: Sequence) -> None:
+        """Forget a sequence and free what it holds."""
+        if sequence.slot >= 0:
+            self.pool.release(self.slots.leave(sequence.slot))
+        else:
+            self.waiting.remove(sequence)
+            self.flying.pop(sequence.number, None)
+        del self.sequences[sequence.request.id]
+        self.finished += 1

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import Request
 from tdpipe.core.step import Step
+from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.forecast import KVForecast
-from tdpipe.scheduling.scheduler import Scheduler, Shape
+from tdpipe.scheduling.scheduler import Scheduler
 from tdpipe.scheduling.sequence import OUTCOMES, Sequence, outcomes_of
 from tdpipe.scheduling.temporal import TemporalPolicy
 

@@ -9,8 +9,9 @@ import numpy as np
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import Request
 from tdpipe.core.step import Phase, Step
+from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import CostModel, StageCost
-from tdpipe.scheduling.scheduler import Scheduler, Shape
+from tdpipe.scheduling.scheduler import Scheduler
 from tdpipe.scheduling.temporal import TemporalPolicy, TemporalState
 
 STAGES = 4
