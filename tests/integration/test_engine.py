@@ -123,7 +123,9 @@ async def test_a_failing_stage_fails_every_stream_with_its_traceback(policy: str
         engine.close()
 
 
-async def test_closing_fails_running_streams(engine: Engine) -> None:
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_closing_fails_running_streams(policy: str) -> None:
+    engine = make_engine(policy, FakeStages(2, step_seconds=0.05))
     stream = engine.submit((1, 2), 200, GREEDY, frozenset(), "a")
     await anext(stream)
     await asyncio.to_thread(engine.close)
