@@ -1,0 +1,39 @@
+"""Lists the benchmarks, or runs those that are named: `python -m benchmarks [NAME ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = ("scheduler_cost", "attention_backends", "real_work")
+
+
+def main() -> None:
+    """A line per benchmark, or each named one with its defaults in a process of its own."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
+    names = parser.parse_args().names
+    if unknown := [name for name in names if name not in NAMES]:
+        parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+    for name in names:
+        print(f"== {name}", flush=True)
+        ended = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False)
+        if ended.returncode:
+            sys.exit(ended.returncode)
+    if not names:
+        for name in NAMES:
+            print(f"{name:<20} {_headline(name)}")
+        print("\nRun: python -m benchmarks NAME ...; options: python -m benchmarks.NAME --help")
+
+
+def _headline(name: str) -> str:
+    # Importing them all would take seconds.
+    source = Path(__file__).with_name(f"{name}.py").read_text()
+    return (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Output tokens per second on the same requests: tdpipe's policies and transformers, side by side.
+
+Systems take turns on the same requests, round by round, each in a fresh process, so that a machine
+that slows down slows all alike. All requests come at once and generate exactly as many tokens as
+the mix says, whatever these are; every system knows that number beforehand and has the same KV
+cache, which holds a part of them only.
+
+    python -m benchmarks.real_work --trace LENGTHS.csv --json RESULT.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from benchmarks.checkpoints import VOCABULARY, random_llama
+from benchmarks.machine import cpu_cores, describe_machine
+from benchmarks.report import markdown_table, summarise
+from benchmarks.request_mix import SYNTHETIC, make_requests, synthetic_lengths, trace_lengths
+from benchmarks.systems.job import BLOCK_SIZE, Job, System
+from benchmarks.systems.process import run_in_process
+from tdpipe.core.errors import TDPipeError
+
+if TYPE_CHECKING:
+    from benchmarks.request_mix import MixRequest
+    from benchmarks.systems.job import Run
+
+_SYSTEMS = {
+    "temporal-2": System("temporal, 2 stages", "temporal", 2),
+    "hybrid-2": System("hybrid, 2 stages", "hybrid", 2),
+    "temporal-1": System("temporal, 1 stage", "temporal", 1),
+    "hybrid-1": System("hybrid, 1 stage", "hybrid", 1),
+    "generate-batch": System("generate_batch", None),
+}
+_DEFAULT_SYSTEMS = ("temporal-2", "hybrid-2", "temporal-1", "generate-batch")
+_KV_SHARE = 0.4
+"""Of what all requests at once would need: so little that scheduling matters."""
+
+
+def parse_arguments() -> argparse.Namespace:
+    """What to measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trace", type=Path, help=f"CSV of lengths, else a {SYNTHETIC} mix")
+    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--systems",
+        nargs="+",
+        choices=_SYSTEMS,
+        default=_DEFAULT_SYSTEMS,
+        help="in the order of turns; the last is the baseline",
+    )
+    parser.add_argument("--kv-tokens", type=int, help="of the KV cache; else 40%% of the demand")
+    parser.add_argument("--token-budget", type=int, default=512, help="of steps with prefill")
+    parser.add_argument("--threads", type=int, default=cpu_cores(), help="of all stages together")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--seed", type=int, default=0, help="of the requests and the weights")
+    parser.add_argument("--checkpoint", type=Path, help="a llama made by benchmarks.checkpoints")
+    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, and print a section for `docs/benchmarks.md`."""
+    args = parse_arguments()
+    machine = describe_machine()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = args.checkpoint or random_llama(Path(folder), seed=args.seed)
+            job = _job(args, checkpoint)
+            runs = _take_turns(job, [_SYSTEMS[key] for key in args.systems], args.rounds)
+    except TDPipeError as error:
+        sys.exit(str(error))
+    baseline = _SYSTEMS[args.systems[-1]]
+    summaries = summarise(runs, baseline, len(job.requests))
+    print(f"Machine: {machine}.\n\nCommand: `{_command()}`\n\n{_workload(args, job)}\n")
+    print(markdown_table(summaries, baseline, len(job.requests)))
+    if args.json:
+        figures = {"machine": machine, "command": _command(), "systems": summaries}
+        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
+
+
+def _job(args: argparse.Namespace, checkpoint: Path) -> Job:
+    lengths = (
+        trace_lengths(args.trace, args.requests, args.seed)
+        if args.trace
+        else synthetic_lengths(args.requests, args.seed)
+    )
+    requests = make_requests(lengths, VOCABULARY, args.seed)
+    demand = sum(prompt + output for prompt, output in lengths)
+    return Job(
+        _SYSTEMS[args.systems[0]],
+        str(checkpoint),
+        requests,
+        (args.kv_tokens or int(_KV_SHARE * demand)) // BLOCK_SIZE,
+        args.token_budget,
+        args.threads,
+        args.dtype,
+    )
+
+
+def _take_turns(job: Job, systems: list[System], rounds: int) -> dict[System, list[Run]]:
+    runs: dict[System, list[Run]] = {system: [] for system in systems}
+    for number in range(rounds):
+        for system in systems:
+            print(f"round {number + 1} of {rounds}: {system.name}", file=sys.stderr)
+            run = run_in_process(replace(job, system=system))
+            runs[system].append(run)
+            print(f"  {_output_tokens(job.requests) / run.seconds:.1f} tokens/s", file=sys.stderr)
+    return runs
+
+
+def _workload(args: argparse.Namespace, job: Job) -> str:
+    prompts = sum(len(each.prompt) for each in job.requests)
+    mix = f"lengths of {args.trace.name}" if args.trace else f"{SYNTHETIC} lengths"
+    return (
+        f"{len(job.requests)} requests with {mix} divided by four: {prompts} prompt and "
+        f"{_output_tokens(job.requests)} output tokens; KV cache of {job.kv_blocks * BLOCK_SIZE} "
+        f"tokens, {job.dtype}, {job.threads} threads in all, {args.rounds} rounds."
+    )
+
+
+def _output_tokens(requests: tuple[MixRequest, ...]) -> int:
+    return sum(each.output_tokens for each in requests)
+
+
+def _command() -> str:
+    # Where files lie on this machine is nobody else's business.
+    arguments = [Path(each).name if "/" in each else each for each in sys.argv[1:]]
+    return shlex.join(["python", "-m", "benchmarks.real_work", *arguments])
+
+
+if __name__ == "__main__":
+    main()

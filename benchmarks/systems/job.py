@@ -1,0 +1,63 @@
+"""What a measured process is told and what it answers, as JSON between processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmarks.request_mix import MixRequest
+
+BLOCK_SIZE = 16
+"""Tokens in a KV block, for every system."""
+WARM_UP = (MixRequest(tuple(range(1, 65)), 16),) * 8
+"""Served before the clock starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """One way of serving the requests."""
+
+    name: str
+    policy: Literal["temporal", "hybrid"] | None
+    """tdpipe's; None is `generate_batch` of transformers."""
+    stages: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of one system. Every run of a benchmark has the same but for the system."""
+
+    system: System
+    checkpoint: str
+    requests: tuple[MixRequest, ...]
+    kv_blocks: int
+    token_budget: int
+    """Batch tokens of a step that contains prefill."""
+    threads: int
+    """CPU threads of all stages together."""
+    dtype: Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """Seconds of a stage between the first request and the last token; their sum is that time."""
+
+    busy: float
+    bubble: float
+    """Waiting while steps were in flight."""
+    idle: float
+    """Nothing was in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run gave."""
+
+    seconds: float
+    """From the first submission to the last token."""
+    outputs: tuple[tuple[int, ...], ...]
+    """Output tokens of each request, in the order of the job."""
+    stages: tuple[StageTime, ...] = ()
+    """Empty where the system does not tell."""
+    preemptions: int | None = None
+    phase_switches: int | None = None

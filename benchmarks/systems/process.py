@@ -1,0 +1,54 @@
+"""Starting a process for one run, so that no run inherits another's threads, memory or Ray."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from benchmarks.systems.job import Run
+from tdpipe.core.errors import PipelineError
+
+if TYPE_CHECKING:
+    from benchmarks.systems.job import Job
+
+_KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+"""What tdpipe gives its stages; whoever is compared with them gets it, too."""
+_TIMEOUT = 1_800.0
+
+
+def run_in_process(job: Job) -> Run:
+    """Run `job` in a process of its own, whose progress goes to stderr.
+
+    Raises:
+        PipelineError: it ended without a result, or with other than the tokens asked for.
+    """
+    name = job.system.name
+    environment = os.environ | _KEEP_FREED_MEMORY | {"OMP_NUM_THREADS": str(job.threads)}
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "run.json"
+        try:
+            ended = subprocess.run(
+                [sys.executable, "-m", "benchmarks.systems", str(result)],
+                input=msgspec.json.encode(job),
+                stdout=sys.stderr,
+                env=environment,
+                timeout=_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise PipelineError(f"{name} did not end within {_TIMEOUT:.0f} s") from error
+        if ended.returncode:
+            raise PipelineError(f"{name} ended with status {ended.returncode}; see above")
+        run = msgspec.json.decode(result.read_bytes(), type=Run)
+    expected = [each.output_tokens for each in job.requests]
+    if [len(output) for output in run.outputs] != expected:
+        raise PipelineError(
+            f"{name} gave {sum(map(len, run.outputs))} output tokens where {sum(expected)} were due"
+        )
+    return run
