@@ -22,10 +22,11 @@ _TIE = 1e-9
 def next_decode_batch(view: View) -> IntArray:
     """The longest-waiting ready slots whose predicted time is nearest to the mean of the micro-batches."""
     ready = view.ready
-    batches = min(view.stages, view.decoding)
+    decoding = view.decoding
+    batches = min(view.stages, decoding)
     if len(ready) <= 1 or batches <= 1:
         return ready
-    share = -(-view.decoding // batches)
+    share = -(-decoding // batches)
     target = view.cost.step_time(share, view.context / batches)
     counts = np.arange(1, len(ready) + 1, dtype=np.int32)
     times = view.cost.step_seconds(counts, np.cumsum(view.context_of(ready), dtype=np.int32))

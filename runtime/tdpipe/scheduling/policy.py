@@ -39,8 +39,8 @@ class View(Protocol):
         """Steps without a result."""
 
     @property
-    def finished(self) -> int:
-        """Sequences that ended since the start."""
+    def changes(self) -> int:
+        """Requests that were added or ended since the start."""
 
     @property
     def waiting_count(self) -> int: ...

@@ -50,7 +50,6 @@ class Scheduler(Generic[StateT]):
         forecast = KVForecast(shape.max_context, shape.block_size)
         self._view = StateView(self._state, shape.stages, cost, forecast)
         self._stops: IntArray = np.zeros(0, dtype=np.int32)
-        self._next_number = 0
         self._issuer = StepIssuer(self._state, first_step)
 
     @property
@@ -83,9 +82,9 @@ class Scheduler(Generic[StateT]):
         if request.id in self._state.sequences:
             raise RequestError(f"request id {request.id} is in use; choose another")
         sequence = Sequence(
-            self._next_number, request, outcomes=outcomes_of(request.lengths, request.max_tokens)
+            self._state.added, request, outcomes=outcomes_of(request.lengths, request.max_tokens)
         )
-        self._next_number += 1
+        self._state.added += 1
         if not request.stop_token_ids.issubset(self._stops.tolist()):
             self._stops = np.union1d(self._stops, list(request.stop_token_ids)).astype(np.int32)
         self._state.sequences[request.id] = sequence
@@ -160,7 +159,7 @@ class Scheduler(Generic[StateT]):
             sequence.generated.append(value)
         emission = Emission([sequence.request.id for sequence in sequences], values, rows)
         # Few rows end in a step, so only those that may are looked at one by one.
-        ending = ~stays | np.isin(tokens, self._stops)
+        ending = ~stays | (tokens[:, None] == self._stops).any(axis=1)
         ending[stays] |= slots.length[held] - slots.pending[held] >= slots.limit[held]
         for row in np.flatnonzero(ending).tolist():
             ended = found[row]

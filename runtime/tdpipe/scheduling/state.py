@@ -34,6 +34,8 @@ class SchedulerState:
     """In the order of issue."""
     flying: dict[int, int] = field(default_factory=dict)
     """Sequences without a slot that have tokens in flight: number → how many."""
+    added: int = 0
+    """Requests since the start; also the next one's number."""
     finished: int = 0
     preemptions: int = 0
 

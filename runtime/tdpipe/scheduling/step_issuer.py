@@ -53,12 +53,15 @@ class StepIssuer:
             rows.append((sequence.slot, count))
         if not rows and not len(decode):
             return None
-        row_slots = np.concatenate([decode, np.array([slot for slot, _ in rows], dtype=np.int32)])
-        counts = np.ones(len(row_slots), dtype=np.int32)
-        counts[len(decode) :] = [count for _, count in rows]
-        first_positions = slots.scheduled[row_slots].copy()
-        slots.scheduled[row_slots] += counts
-        sample = slots.scheduled[row_slots] == slots.length[row_slots]
+        row_slots, counts = decode, np.ones(len(decode), dtype=np.int32)
+        if rows:
+            prefill = np.array(rows, dtype=np.int32)
+            row_slots = np.concatenate([decode, prefill[:, 0]])
+            counts = np.concatenate([counts, prefill[:, 1]])
+        first_positions = slots.scheduled[row_slots]
+        reached = first_positions + counts
+        slots.scheduled[row_slots] = reached
+        sample = reached == slots.length[row_slots]
         sampled = row_slots[sample]
         slots.decoding[sampled] = True
         slots.length[sampled] += 1

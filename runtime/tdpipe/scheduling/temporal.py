@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _LOOK_AHEAD = 256
 """Waiting requests that the switch rule looks at."""
+_NEWS = 32
+"""The switch rule is evaluated again once this part of the decoding sequences has ended or arrived."""
 _WINDOW = 16
 """Waiting requests whose forecast is made at once."""
 _NONE = np.zeros(0, dtype=np.int32)
@@ -38,7 +40,7 @@ class TemporalState:
     demand: Demand | None = None
     """Forecast of what holds KV, kept up to date during a prefill phase."""
     judged_at: int = -1
-    """Finished sequences when the switch rule was last evaluated."""
+    """Requests added and ended when the switch rule was last evaluated."""
 
 
 class TemporalPolicy:
@@ -67,13 +69,13 @@ class TemporalPolicy:
             return None, state
         if state.phase is Phase.DECODE and self._worth_switching(view, state):
             state = TemporalState(Phase.PREFILL)
-        elif state.phase is Phase.DECODE:
-            state = replace(state, judged_at=view.finished)
+        elif state.phase is Phase.DECODE and self._much_has_changed(view, state):
+            state = replace(state, judged_at=view.changes)
         if state.phase is Phase.PREFILL:
             plan, state = self._prefill(view, state)
             if plan is not None:
                 return plan, state
-            state = TemporalState(Phase.DECODE, judged_at=view.finished)
+            state = TemporalState(Phase.DECODE, judged_at=view.changes)
         batch = next_decode_batch(view)
         if len(batch):
             return Plan(Phase.DECODE, batch), state
@@ -89,6 +91,11 @@ class TemporalPolicy:
             Phase.PREFILL, admitted.accepted(rows)
         )
 
+    @staticmethod
+    def _much_has_changed(view: View, state: TemporalState) -> bool:
+        """Whether it is time to evaluate the rule again, which takes a forecast."""
+        return view.changes - state.judged_at > view.decoding // _NEWS
+
     def _worth_switching(self, view: View, state: TemporalState) -> bool:
         if view.partial() is not None:
             return view.decoding == 0
@@ -96,28 +103,29 @@ class TemporalPolicy:
             return False
         if view.decoding == 0:
             return True
-        if state.judged_at == view.finished and view.decoding >= view.stages:
+        if view.decoding >= view.stages and not self._much_has_changed(view, state):
             return False
         queue = list(islice(view.waiting(), min(_LOOK_AHEAD, view.free_slots)))
         fit = _fitting(view, view.running_demand(), queue, self._margin)
         if fit == 0:
             return False
         running, stages = view.decoding, view.stages
-        thin = min(stages, running)
-        full = min(stages, running + fit)
-        context = view.context + sum(sequence.length for sequence in queue[:fit])
-        now = view.cost.step_time(-(-running // thin), view.context / thin)
-        then = view.cost.step_time(-(-(running + fit) // full), context / full)
-        # A pipeline with fewer batches than stages idles for the rest of the round.
-        loss = now * (stages / thin) / (running / thin) - then * (stages / full) / (
-            (running + fit) / full
-        )
-        loss /= stages
-        prompt = sum(sequence.length for sequence in queue[:fit])
-        chunk = view.cost.step_time(min(self._budget, prompt), 0.0)
+        prompts = sum(sequence.length for sequence in queue[:fit])
+        # A round gives every running sequence a token and takes a step time per stage.
+        now, per_token = _round(view, running, view.context)
+        _, per_token_then = _round(view, running + fit, view.context + prompts)
+        chunk = view.cost.step_time(min(self._budget, prompts), 0.0)
         bubble = 2.0 * (stages - 1) * abs(chunk - now)
         tokens = sum(float(sequence.outcomes.mean()) for sequence in queue[:fit])
-        return loss * tokens > (1.0 + self._hysteresis) * bubble
+        loss = (per_token - per_token_then) * tokens
+        return loss > (1.0 + self._hysteresis) * bubble
+
+
+def _round(view: View, running: int, context: int) -> tuple[float, float]:
+    """Seconds of a decode step and per token, with so many sequences in balanced micro-batches."""
+    batches = min(view.stages, running)
+    step = view.cost.step_time(-(-running // batches), context / batches)
+    return step, step * view.stages / running
 
 
 class _Admission:

@@ -42,8 +42,8 @@ class StateView:
         return len(self._state.in_flight)
 
     @property
-    def finished(self) -> int:
-        return self._state.finished
+    def changes(self) -> int:
+        return self._state.added + self._state.finished
 
     @property
     def waiting_count(self) -> int:
@@ -63,19 +63,21 @@ class StateView:
         slots, in_flight = self._state.slots, self._state.in_flight
         # With a step per stage in flight, the oldest one's tokens reach stage 0 before it gets to this step.
         oldest = next(iter(in_flight)) if len(in_flight) >= self.stages else -1
-        mask = slots.decoding & (slots.length < slots.limit)
-        mask &= (slots.pending == 0) | ((slots.pending == 1) & (slots.last_step == oldest))
+        mask = (slots.pending == 0) | ((slots.pending == 1) & (slots.last_step == oldest))
+        mask &= slots.decoding
+        mask &= slots.length < slots.limit
         found = np.flatnonzero(mask)
-        order = np.argsort(slots.last_step[found], kind="stable")
-        return found[order].astype(np.int32)
+        return found[np.argsort(slots.last_step[found], kind="stable")].astype(np.int32)
 
     def context_of(self, slots: IntArray) -> IntArray:
         return self._state.slots.scheduled[slots]
 
     def partial(self) -> Sequence | None:
         slots = self._state.slots
-        found = np.flatnonzero((slots.number >= 0) & ~slots.decoding)
-        return slots.sequences[int(found[0])] if len(found) else None
+        if len(slots.sequences) - len(slots.free) == self.decoding:
+            return None
+        begun = np.flatnonzero((slots.number >= 0) & ~slots.decoding)
+        return slots.sequences[int(begun[0])]
 
     def unscheduled(self, sequence: Sequence) -> int:
         slots = self._state.slots

@@ -106,3 +106,19 @@ def test_a_margin_admits_less_where_lengths_are_uncertain() -> None:
         return len(scheduler.state.slots.occupied)
 
     assert admitted(2.0) < admitted(0.0)
+
+
+def test_a_request_that_arrives_in_mid_decode_is_prefilled_before_a_long_one_ends() -> None:
+    scheduler = scheduler_of(0, blocks=400)
+    long, late = (
+        Request(name, (3,) * PROMPT, 60, LengthDistribution((60,))) for name in ("long", "late")
+    )
+    scheduler.add(long, 0.0)
+    for turn in range(10):
+        step = scheduler.next_step(0.0)
+        if isinstance(step, Step):
+            tokens = np.full(int(step.sample.sum()), 9, dtype=np.int32)
+            scheduler.on_result(step.id, tokens, (), 0.0)
+        if turn == 4:
+            scheduler.add(late, 0.0)
+    assert len(scheduler.state.slots.occupied) == 2
