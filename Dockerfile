@@ -71,7 +71,7 @@ FROM base AS runtime
 ARG PYTHON
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgomp1 \
-    && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log
 COPY --from=runtime-packages /opt/tdpipe /opt/tdpipe
 # Where the package looks for its demo model.
 COPY examples/demo_model/checkpoint /opt/tdpipe/lib/python${PYTHON}/examples/demo_model/checkpoint
