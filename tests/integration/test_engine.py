@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -26,25 +26,30 @@ from tests.support.fake_executor import VOCABULARY, FakeStages, continuation
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tdpipe.scheduling.policy import Plan, Policy, View
+
 POLICIES = ("temporal", "hybrid")
 GREEDY = SamplingParams()
 
 
-def make_engine(policy: str, stages: FakeStages) -> Engine:
+def make_policy(name: str) -> Policy[Any]:
+    return TemporalPolicy(24, 0.0, 1.0) if name == "temporal" else HybridPolicy(24)
+
+
+def make_engine(policy: Policy[Any], stages: FakeStages) -> Engine:
     pipeline = start_in_process(
         PipelineSettings(stages=stages.stages), stages, torch.device("cpu"), print
     )
     room = pipeline.capacity
     shape = Shape(stages.stages, room.blocks, room.block_size, room.slots, room.max_context)
-    chosen = TemporalPolicy(24, 0.0, 1.0) if policy == "temporal" else HybridPolicy(24)
-    scheduler = Scheduler(chosen, shape, proportional_cost(stages.stages))
+    scheduler = Scheduler(policy, shape, proportional_cost(stages.stages))
     return Engine(pipeline, scheduler, SurvivalPredictor(), VOCABULARY)
 
 
 @pytest.fixture(params=[(policy, stages) for policy in POLICIES for stages in (1, 2, 3)], ids=str)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     policy, stages = request.param
-    made = make_engine(policy, FakeStages(stages, blocks=(20,)))
+    made = make_engine(make_policy(policy), FakeStages(stages, blocks=(20,)))
     yield made
     made.close()
 
@@ -106,13 +111,13 @@ async def test_a_stop_token_ends_the_output_and_is_part_of_it(engine: Engine) ->
 
 
 async def test_a_request_that_can_never_fit_is_refused(engine: Engine) -> None:
-    with pytest.raises(RequestError, match="may hold"):
+    with pytest.raises(RequestError, match="exceed the context"):
         engine.submit((1,) * 200, 100, GREEDY, frozenset(), "a")
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 async def test_a_failing_stage_fails_every_stream_with_its_traceback(policy: str) -> None:
-    engine = make_engine(policy, FakeStages(2, fails=(1, 5)))
+    engine = make_engine(make_policy(policy), FakeStages(2, fails=(1, 5)))
     try:
         with pytest.raises(PipelineError, match="stage 1"):
             await asyncio.gather(*(generate(engine, (1, 2), 50, str(i)) for i in range(4)))
@@ -125,10 +130,53 @@ async def test_a_failing_stage_fails_every_stream_with_its_traceback(policy: str
 
 @pytest.mark.parametrize("policy", POLICIES)
 async def test_closing_fails_running_streams(policy: str) -> None:
-    engine = make_engine(policy, FakeStages(2, step_seconds=0.05))
+    engine = make_engine(make_policy(policy), FakeStages(2, step_seconds=0.05))
     stream = engine.submit((1, 2), 200, GREEDY, frozenset(), "a")
     await anext(stream)
     await asyncio.to_thread(engine.close)
     with pytest.raises(PipelineError, match="closed"):
         async for _ in stream:
             pass
+
+
+class BreaksAfter(HybridPolicy):
+    """A policy with a defect."""
+
+    def __init__(self, plans: int) -> None:
+        super().__init__(24)
+        self._plans = plans
+
+    def plan(self, view: View, state: None) -> tuple[Plan | None, None]:
+        self._plans -= 1
+        if self._plans < 0:
+            raise LookupError("no plan")
+        return super().plan(view, state)
+
+
+@pytest.mark.parametrize("plans", [0, 1, 5])
+async def test_a_broken_policy_fails_every_stream_and_leaves_none_waiting(plans: int) -> None:
+    engine = make_engine(BreaksAfter(plans), FakeStages(2))
+    try:
+        answers = (generate(engine, (1, 2), 50, str(i)) for i in range(4))
+        for error in await asyncio.gather(*answers, return_exceptions=True):
+            assert isinstance(error, PipelineError)
+            assert "no plan" in str(error)
+        assert not engine.health().ready
+    finally:
+        engine.close()
+
+
+async def test_a_request_with_an_id_in_use_fails_alone(engine: Engine) -> None:
+    first = engine.submit((1, 2), 30, GREEDY, frozenset(), "a")
+    second = engine.submit((3, 4), 30, GREEDY, frozenset(), "a")
+    with pytest.raises(PipelineError, match="in use"):
+        await anext(second)
+    second.abort()
+    assert [token async for delta in first for token in delta.tokens] == continuation([1, 2], 30)
+
+
+async def test_a_request_without_a_prompt_or_output_is_refused_at_once(engine: Engine) -> None:
+    with pytest.raises(RequestError, match="at least 1"):
+        engine.submit((), 5, GREEDY, frozenset(), "a")
+    with pytest.raises(RequestError, match="at least 1"):
+        engine.submit((1,), 0, GREEDY, frozenset(), "b")

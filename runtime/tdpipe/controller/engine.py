@@ -7,6 +7,7 @@ waits for the pipeline; a command wakes it. If the pipeline fails, every stream 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -15,13 +16,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tdpipe.controller.length_revision import LengthRevision
 from tdpipe.controller.snapshot import EngineSnapshot
 from tdpipe.controller.stage_clock import StageClock
 from tdpipe.controller.stream import RequestStream, TokenDelta
-from tdpipe.core.errors import PipelineError, RequestError
+from tdpipe.core.errors import PipelineError
 from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import Phase, Step
-from tdpipe.scheduling.answers import WaitUntil
+from tdpipe.scheduling.answers import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +63,9 @@ class _Listener:
     request: Request
     received: int = 0
 
+    def fail(self, error: str) -> None:
+        _call(self.loop, partial(self.stream.fail, error))
+
 
 class Engine:
     """A running engine over a pipeline that it closes at its end.
@@ -86,7 +91,7 @@ class Engine:
         self._pipeline = pipeline
         self._scheduler = scheduler
         self._predictor = predictor
-        self._predicted = predictor.version
+        self._revision = LengthRevision(predictor, scheduler)
         self._clock = StageClock(pipeline.stages)
         self._commands: deque[Callable[[], None]] = deque()
         self._listeners: dict[str, _Listener] = {}
@@ -108,22 +113,15 @@ class Engine:
         """Queue a request; call it from the event loop that reads the stream.
 
         Raises:
-            RequestError: the request can never fit.
+            RequestError: the request is empty or can never fit.
             PipelineError: the engine has ended.
         """
-        room = min(self.limits.max_context, self.limits.kv_tokens)
-        if len(prompt) + max_tokens > room:
-            raise RequestError(
-                f"prompt ({len(prompt)} tokens) and max_tokens ({max_tokens}) exceed the {room} tokens "
-                "that a request may hold; shorten one of them",
-                "max_tokens",
-            )
+        self._scheduler.shape.check(len(prompt), max_tokens)
         lengths = self._predictor.predict(len(prompt), max_tokens)
         request = Request(request_id, prompt, max_tokens, lengths, sampling, stop_token_ids)
         stream = RequestStream(
-            asyncio.get_running_loop(),
-            abort=lambda: self._command(lambda: self._end(request_id, 0)),
-            finish=lambda length: self._command(lambda: self._end(request_id, length)),
+            abort=lambda: self._command(lambda: self._end(listener)),
+            finish=lambda length: self._command(lambda: self._end(listener, length)),
         )
         listener = _Listener(asyncio.get_running_loop(), stream, request)
         if not self._command(lambda: self._add(listener)):
@@ -146,7 +144,7 @@ class Engine:
             phase_switches=self._switches,
             preemptions=state.preemptions,
             stage_busy=self._clock.busy,
-            stage_bubble=self._clock.bubble(time.monotonic()),
+            stage_bubble=self._clock.bubble,
         )
 
     def close(self) -> None:
@@ -175,7 +173,7 @@ class Engine:
                     self._issue(step)
                     results = self._pipeline.poll(0.0)
                 else:
-                    if isinstance(step, WaitUntil) and not self._scheduler.state.in_flight:
+                    if isinstance(step, Wait) and not self._scheduler.state.in_flight:
                         raise RuntimeError("the scheduler waits for a result, but none is to come")
                     results = self._pipeline.poll(None)
                 for result in results:
@@ -214,43 +212,40 @@ class Engine:
                 self._forget(name, listener.received, complete=finish is FinishReason.STOP)
         for loop, deltas in pushes.items():
             _call(loop, partial(_push, deltas))
-        self._revise()
+        self._revision.advance(lambda: (each.request for each in self._listeners.values()))
 
     def _add(self, listener: _Listener) -> None:
-        try:
-            self._scheduler.add(listener.request, time.monotonic())
-        except RequestError as error:
-            _call(listener.loop, partial(listener.stream.fail, str(error)))
+        name = listener.request.id
+        if self._error is not None:
+            listener.fail(self._error)
+        elif name in self._listeners:
+            listener.fail(f"request id {name} is in use; choose another")
         else:
-            self._listeners[listener.request.id] = listener
+            self._listeners[name] = listener
+            self._scheduler.add(listener.request, time.monotonic())
 
-    def _end(self, request_id: str, length: int) -> None:
-        if self._scheduler.finish(request_id, length, time.monotonic()):
-            self._forget(request_id, length, complete=length > 0)
+    def _end(self, listener: _Listener, length: int | None = None) -> None:
+        """Let go of a request that is complete after `length` output tokens, or aborted."""
+        name = listener.request.id
+        if self._listeners.get(name) is listener:
+            self._scheduler.end(name)
+            seen = listener.received if length is None else length
+            self._forget(name, seen, complete=length is not None)
 
     def _forget(self, request_id: str, output_tokens: int, *, complete: bool) -> None:
         del self._listeners[request_id]
         self._predictor.observe(output_tokens, complete=complete)
 
-    def _revise(self) -> None:
-        """Let what was learned since count for the requests at hand as well."""
-        if self._predictor.version == self._predicted:
-            return
-        self._predicted = self._predictor.version
-        for name, listener in self._listeners.items():
-            request = listener.request
-            lengths = self._predictor.predict(len(request.prompt), request.max_tokens)
-            self._scheduler.revise(name, lengths)
-
     def _fail(self, reason: str) -> None:
         with self._lock:
             self._error = reason
             commands, self._commands = self._commands, deque()
-        for command in commands:  # a request that was accepted meanwhile must hear of it too
-            command()
         for listener in self._listeners.values():
-            _call(listener.loop, partial(listener.stream.fail, reason))
+            listener.fail(reason)
         self._listeners.clear()
+        # A request that was accepted meanwhile must hear of it too; nothing else is left to do for any command.
+        for command in commands:
+            command()
 
 
 def _push(deltas: list[tuple[RequestStream, TokenDelta]]) -> None:
@@ -259,5 +254,5 @@ def _push(deltas: list[tuple[RequestStream, TokenDelta]]) -> None:
 
 
 def _call(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:
-    if not loop.is_closed():
+    with contextlib.suppress(RuntimeError):  # a closed loop has nobody who reads
         loop.call_soon_threadsafe(action)

@@ -32,34 +32,35 @@ class TokenDelta:
 class RequestStream:
     """Async iterator over a request's deltas; iterating raises PipelineError if the engine dies.
 
+    All of it is for the thread of the event loop that iterates.
+
     Args:
-        loop: the event loop that iterates.
         abort: tells the engine that the caller went away.
         finish: tells the engine how many output tokens count, when a stop string was found.
     """
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
         abort: Callable[[], object],
         finish: Callable[[int], object],
     ) -> None:
-        self._loop = loop
         self._abort = abort
         self._finish = finish
         self._deltas: list[TokenDelta] = []
         self._error: str | None = None
         self._arrived = asyncio.Event()
         self._ended = False
+        """The engine holds nothing of the request any more, or has been told to let go of it."""
 
     def push(self, delta: TokenDelta) -> None:
-        """Append a delta; on the event loop's thread only."""
+        """Append a delta."""
         self._deltas.append(delta)
         self._arrived.set()
 
     def fail(self, error: str) -> None:
-        """End the stream with an error; on the event loop's thread only."""
+        """End the stream with an error, after the deltas that came before it."""
         self._error = error
+        self._ended = True
         self._arrived.set()
 
     def abort(self) -> None:
@@ -79,7 +80,7 @@ class RequestStream:
         return self
 
     async def __anext__(self) -> TokenDelta:
-        while not self._deltas and not self._ended and self._error is None:
+        while not self._deltas and not self._ended:
             self._arrived.clear()
             await self._arrived.wait()
         if self._deltas:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tdpipe.core.errors import RequestError
 from tdpipe.core.request import FinishReason, Request
-from tdpipe.scheduling.answers import Emission, Idle, Shape, WaitUntil
+from tdpipe.scheduling.answers import Emission, Idle, Shape, Wait
 from tdpipe.scheduling.block_pool import BlockPool
 from tdpipe.scheduling.forecast import KVForecast
 from tdpipe.scheduling.policy import Policy, StateT
@@ -43,13 +43,12 @@ class Scheduler(Generic[StateT]):
     ) -> None:
         self.shape = shape
         pool = BlockPool(shape.blocks, shape.block_size)
-        longest = pool.blocks_for(shape.max_context) + 1
+        longest = pool.blocks_for(shape.max_context)
         self._state = SchedulerState(pool, SlotTable(shape.slots, longest))
         self._policy = policy
         self._policy_state = policy.initial()
         forecast = KVForecast(shape.max_context, shape.block_size)
         self._view = StateView(self._state, shape.stages, cost, forecast)
-        self._stops: IntArray = np.zeros(0, dtype=np.int32)
         self._issuer = StepIssuer(self._state, first_step)
 
     @property
@@ -63,30 +62,13 @@ class Scheduler(Generic[StateT]):
         Raises:
             RequestError: it could not run even alone, or its id is in use.
         """
-        longest = len(request.prompt) + request.max_tokens
-        if not request.prompt or request.max_tokens < 1:
-            raise RequestError("a request needs a prompt token and max_tokens of at least 1")
-        if longest > self.shape.max_context:
-            raise RequestError(
-                f"prompt ({len(request.prompt)} tokens) and max_tokens ({request.max_tokens}) exceed "
-                f"the context of {self.shape.max_context} tokens; shorten one of them",
-                "max_tokens",
-            )
-        if self._state.pool.blocks_for(longest) > self.shape.blocks:
-            room = self.shape.blocks * self.shape.block_size
-            raise RequestError(
-                f"prompt and max_tokens need {longest} tokens of KV cache, which holds {room}; "
-                "lower max_tokens or raise cache.memory",
-                "max_tokens",
-            )
+        self.shape.check(len(request.prompt), request.max_tokens)
         if request.id in self._state.sequences:
             raise RequestError(f"request id {request.id} is in use; choose another")
         sequence = Sequence(
             self._state.added, request, outcomes=outcomes_of(request.lengths, request.max_tokens)
         )
         self._state.added += 1
-        if not request.stop_token_ids.issubset(self._stops.tolist()):
-            self._stops = np.union1d(self._stops, list(request.stop_token_ids)).astype(np.int32)
         self._state.sequences[request.id] = sequence
         self._state.waiting.append(sequence)
 
@@ -99,32 +81,32 @@ class Scheduler(Generic[StateT]):
         if sequence.slot >= 0:
             self._state.slots.outcomes[sequence.slot] = sequence.outcomes
 
-    def abort(self, request_id: str, now: float) -> bool:
-        """End a request in whatever state; False if it has ended already."""
-        return self.finish(request_id, 0, now)
-
-    def finish(self, request_id: str, length: int, now: float) -> bool:  # noqa: ARG002
-        """End a request whose first `length` output tokens are all that counts; False if it has ended."""
+    def end(self, request_id: str) -> bool:
+        """End a request in whatever state: aborted, or complete before its time; False if it has ended already."""
         sequence = self._state.sequences.get(request_id)
         if sequence is None:
             return False
         self._state.end(sequence)
         return True
 
-    def requeue_all(self, epoch: int, now: float) -> None:  # noqa: ARG002
-        """A new pipeline has nothing of the old one: every sequence starts again with the tokens it has."""
+    def requeue_all(self, first_step: int = 0) -> None:
+        """A new pipeline has nothing of the old one: every sequence starts again with the tokens it has.
+
+        Results of the old pipeline must not be booked any more; steps count from `first_step` again.
+        """
         for slot in self._state.slots.occupied:
             self._state.preempt(int(slot))
         self._state.in_flight.clear()
         self._state.flying.clear()
-        self._issuer = StepIssuer(self._state)
+        self._issuer = StepIssuer(self._state, first_step)
+        self._policy_state = self._policy.initial()
 
-    def next_step(self, now: float) -> Step | WaitUntil | Idle:  # noqa: ARG002
+    def next_step(self, now: float) -> Step | Wait | Idle:  # noqa: ARG002
         """The next step to issue, in order, or what to wait for."""
         while True:
             plan, self._policy_state = self._policy.plan(self._view, self._policy_state)
             if plan is None:
-                return WaitUntil(float("inf")) if self._state.sequences else Idle()
+                return Wait() if self._state.sequences else Idle()
             preempted = self._state.preemptions
             step = self._issuer.issue(plan)
             if step is not None:
@@ -158,15 +140,11 @@ class Scheduler(Generic[StateT]):
         for sequence, value in zip(sequences, values, strict=True):
             sequence.generated.append(value)
         emission = Emission([sequence.request.id for sequence in sequences], values, rows)
-        # Few rows end in a step, so only those that may are looked at one by one.
-        ending = ~stays | (tokens[:, None] == self._stops).any(axis=1)
-        ending[stays] |= slots.length[held] - slots.pending[held] >= slots.limit[held]
-        for row in np.flatnonzero(ending).tolist():
-            ended = found[row]
-            reason = None if ended is None else _reason(ended)
-            if ended is not None and reason is not None:
-                emission.finished[ended.request.id] = reason
-                self._state.end(ended)
+        for sequence in sequences:
+            reason = _reason(sequence)
+            if reason is not None:
+                emission.finished[sequence.request.id] = reason
+                state.end(sequence)
         return emission
 
     def _landed(self, number: int) -> Sequence | None:

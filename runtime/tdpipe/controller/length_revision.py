@@ -1,0 +1,47 @@
+"""Predictions made anew for unfinished requests once the predictor has learned more.
+
+A prediction takes tens of microseconds, so doing this for a queue of 100,000 at once would stop the pipeline for
+seconds. A few per step, oldest first, reach each request before it is admitted, which is when its length counts.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tdpipe.core.request import Request
+    from tdpipe.prediction.base import LengthPredictor
+    from tdpipe.scheduling.scheduler import Scheduler
+
+_PER_STEP = 32
+
+
+class LengthRevision:
+    """Brings a scheduler's predicted lengths up to date with its predictor.
+
+    Args:
+        predictor: whose `version` tells when it has learned more.
+        scheduler: of the requests.
+    """
+
+    def __init__(self, predictor: LengthPredictor, scheduler: Scheduler[Any]) -> None:
+        self._predictor = predictor
+        self._scheduler = scheduler
+        self._version = predictor.version
+        self._outdated: Iterator[Request] = iter(())
+
+    def advance(self, unfinished: Callable[[], Iterable[Request]]) -> None:
+        """Revise the next few requests, from the oldest again whenever there is a new version.
+
+        Args:
+            unfinished: gives all requests that have not ended, oldest first.
+        """
+        if self._predictor.version != self._version:
+            self._version = self._predictor.version
+            self._outdated = iter(list(unfinished()))
+        for request in islice(self._outdated, _PER_STEP):
+            lengths = self._predictor.predict(len(request.prompt), request.max_tokens)
+            self._scheduler.revise(request.id, lengths)
