@@ -81,8 +81,7 @@ class WarmUp:
                 self._observe(rows, 1, position + 1, busy)
 
     def _observe(self, rows: int, count: int, context: int, busy: tuple[float, ...]) -> None:
-        pairs = rows * count * (count + 1) // 2 if count > 1 else 0
-        self.observations.append(Observation(rows * count, rows * context, pairs, busy))
+        self.observations.append(Observation(rows * count, rows * context, busy))
 
     def _begin(
         self, rows: int, tokens: int, room: int, slot: int = 0, block: int = 0

@@ -1,7 +1,8 @@
 """What a step costs, in seconds of each stage.
 
-Stage time = a table over batch tokens (matrix products go in steps, not in a line) + KV tokens read + query-key pairs.
-Everything that compares times uses this, so that all of it is in one unit.
+Stage time = a table over batch tokens (matrix products go in steps, not in a line) + KV tokens read. What a prefill
+chunk attends to within itself is in its table entry. Everything that compares times uses this, so that all of it is in
+one unit.
 """
 
 from __future__ import annotations
@@ -27,8 +28,6 @@ class Observation:
     """Batch tokens."""
     context: int
     """KV tokens read, summed over rows."""
-    pairs: int
-    """Query-key pairs, summed over rows."""
     seconds: tuple[float, ...]
     """[stages] busy time."""
 
@@ -45,18 +44,14 @@ class StageCost:
     table_seconds: FloatArray
     per_context: float = 0.0
     """Seconds per KV token read."""
-    per_pair: float = 0.0
-    """Seconds per query-key pair of prefill."""
 
-    def seconds(self, tokens: FloatArray, context: FloatArray, pairs: float = 0.0) -> FloatArray:
+    def seconds(self, tokens: FloatArray, context: FloatArray) -> FloatArray:
         """[n] seconds for [n] batches of `tokens` that read `context` KV tokens."""
         inside = np.interp(tokens, self.table_tokens, self.table_seconds)
         last = float(self.table_tokens[-1])
         rate = float(self.table_seconds[-1]) / last
         beyond = np.maximum(tokens - last, 0.0) * rate
-        return np.asarray(
-            inside + beyond + self.per_context * context + self.per_pair * pairs, dtype=np.float64
-        )
+        return np.asarray(inside + beyond + self.per_context * context, dtype=np.float64)
 
 
 class CostModel:
@@ -72,20 +67,19 @@ class CostModel:
         known = np.arange(_DENSE + 1, dtype=np.float64)
         self._dense = np.stack([s.seconds(known, np.zeros_like(known)) for s in stages])
         self._per_context = np.array([[s.per_context] for s in stages])
-        self._per_pair = np.array([[s.per_pair] for s in stages])
 
-    def step_seconds(self, tokens: IntArray, context: IntArray, pairs: float = 0.0) -> FloatArray:
+    def step_seconds(self, tokens: IntArray, context: IntArray) -> FloatArray:
         """[n] seconds of the slowest stage for [n] batches of `tokens` that read `context` KV tokens."""
         if len(tokens) and int(tokens.max()) > _DENSE:
             counts = tokens.astype(np.float64)
             table = np.stack([s.seconds(counts, np.zeros_like(counts)) for s in self.stages])
         else:
             table = self._dense[:, tokens]
-        times = table + self._per_context * context + self._per_pair * pairs
+        times = table + self._per_context * context
         slowest: FloatArray = times.max(axis=0)
         return slowest
 
-    def step_time(self, tokens: int, context: float, pairs: float = 0.0) -> float:
+    def step_time(self, tokens: int, context: float) -> float:
         """Seconds of the slowest stage for one batch."""
         return max(
             (
@@ -94,7 +88,6 @@ class CostModel:
                 else float(cost.seconds(np.array([tokens]), np.zeros(1))[0])
             )
             + cost.per_context * context
-            + cost.per_pair * pairs
             for stage, cost in enumerate(self.stages)
         )
 
@@ -107,9 +100,10 @@ def proportional_cost(stages: int, fixed: float = 1e-3, per_token: float = 1e-5)
 
 
 def fit_cost(observations: list[Observation]) -> CostModel:
-    """Fit each stage's table and rates to measured steps by non-negative least squares on the rates.
+    """Fit each stage's table and seconds per KV token to measured steps.
 
-    The table takes the median time of each token count with the attention's share taken off, made to ascend.
+    What a KV token costs is the steepest slope of time over context among steps of one token count, never negative. The
+    table takes the median time of each token count with that taken off, made to ascend.
 
     Raises:
         ValueError: there is no observation.

@@ -40,7 +40,7 @@ def test_beyond_the_table_time_grows_with_its_last_rate() -> None:
 def test_a_fit_recovers_the_cost_that_made_the_observations() -> None:
     truth = CostModel((StageCost(np.array([1, 64], dtype=np.int32), np.array([0.01, 0.03]), 2e-6),))
     seen = [
-        Observation(tokens, context, 0, (truth.step_time(tokens, context),))
+        Observation(tokens, context, (truth.step_time(tokens, context),))
         for tokens in (1, 16, 64)
         for context in (tokens, tokens * 200)
     ]
@@ -52,7 +52,7 @@ def test_a_fit_recovers_the_cost_that_made_the_observations() -> None:
 
 
 def test_noise_never_makes_more_tokens_cheaper() -> None:
-    fitted = fit_cost([Observation(t, t, 0, (s,)) for t, s in ((1, 0.02), (2, 0.01), (4, 0.03))])
+    fitted = fit_cost([Observation(t, t, (s,)) for t, s in ((1, 0.02), (2, 0.01), (4, 0.03))])
     times = [fitted.step_time(tokens, 0) for tokens in (1, 2, 3, 4, 8)]
     assert times == sorted(times)
 
