@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 _HEADER = (
     "| system | output tokens/s, median (min-max) | to {baseline}: of medians (per round) "
-    "| stages: busy / bubble / idle % | preemptions | phase switches | same outputs |\n"
-    "|---|---|---|---|---|---|---|"
+    "| stages: busy / bubble / idle % | preemptions | phase switches | same outputs "
+    "| cores taken by others |\n"
+    "|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -35,6 +36,8 @@ class Summary:
     phase_switches: tuple[int, ...]
     same_outputs: int
     """Requests whose tokens equal those of the baseline's first run, in every round."""
+    foreign_cores: tuple[float, ...]
+    """Cores that processes of others kept busy, by round."""
 
 
 def summarise(
@@ -66,6 +69,7 @@ def summarise(
                 tuple(run.preemptions for run in rounds if run.preemptions is not None),
                 tuple(run.phase_switches for run in rounds if run.phase_switches is not None),
                 sum(same),
+                tuple(run.foreign_cores for run in rounds),
             )
         )
     return tuple(summaries)
@@ -88,6 +92,7 @@ def markdown_table(summaries: Sequence[Summary], baseline: System, requests: int
             _range(each.preemptions),
             _range(each.phase_switches),
             f"{each.same_outputs} of {requests}",
+            f"{min(each.foreign_cores):.2f}-{max(each.foreign_cores):.2f}",
         )
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from benchmarks.systems.foreign_load import ForeignLoad
 from benchmarks.systems.job import BLOCK_SIZE, WARM_UP, Run, StageTime
 from tdpipe.controller.start import start_engine
 from tdpipe.core.sampling import SamplingParams
@@ -44,6 +45,7 @@ def run_engine(job: Job) -> Run:
 async def _measure(engine: Engine, requests: tuple[MixRequest, ...]) -> Run:
     await _serve(engine, WARM_UP, "warm-up")
     before = engine.snapshot()
+    load = ForeignLoad()
     started = time.perf_counter()
     outputs = await _serve(engine, requests, "request")
     seconds = time.perf_counter() - started
@@ -51,6 +53,7 @@ async def _measure(engine: Engine, requests: tuple[MixRequest, ...]) -> Run:
     return Run(
         seconds,
         outputs,
+        load.cores(),
         _stage_times(before, after, seconds),
         after.preemptions - before.preemptions,
         after.phase_switches - before.phase_switches,

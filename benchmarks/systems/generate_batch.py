@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
+from benchmarks.systems.foreign_load import ForeignLoad
 from benchmarks.systems.job import BLOCK_SIZE, WARM_UP, Run
 from tdpipe.core.errors import PipelineError
 
@@ -45,9 +46,10 @@ def run_generate_batch(job: Job) -> Run:
     manager.start()
     try:
         _serve(manager, WARM_UP, "warm-up")
+        load = ForeignLoad()
         started = time.perf_counter()
         outputs = _serve(manager, job.requests, "request")
-        return Run(time.perf_counter() - started, outputs)
+        return Run(time.perf_counter() - started, outputs, load.cores())
     finally:
         manager.stop(block=True)
 

@@ -57,6 +57,8 @@ class Run:
     """From the first submission to the last token."""
     outputs: tuple[tuple[int, ...], ...]
     """Output tokens of each request, in the order of the job."""
+    foreign_cores: float
+    """Cores that processes of others kept busy meanwhile."""
     stages: tuple[StageTime, ...] = ()
     """Empty where the system does not tell."""
     preemptions: int | None = None
