@@ -1,0 +1,139 @@
+"""The state machine by hand: what a preemption, a late token and a new pipeline leave of a request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tdpipe.core.errors import RequestError
+from tdpipe.core.lengths import LengthDistribution
+from tdpipe.core.request import FinishReason, Request
+from tdpipe.core.step import Step
+from tdpipe.scheduling.answers import Emission, Idle, Shape, Wait
+from tdpipe.scheduling.cost_model import proportional_cost
+from tdpipe.scheduling.hybrid import HybridPolicy
+from tdpipe.scheduling.scheduler import Scheduler
+
+STOP = 99
+
+
+def make_scheduler(*, blocks: int = 8, stages: int = 1, first_step: int = 0) -> Scheduler[Any]:
+    shape = Shape(stages, blocks, block_size=4, slots=4, max_context=32)
+    return Scheduler(HybridPolicy(16), shape, proportional_cost(stages), first_step)
+
+
+def request(name: str, prompt: int = 4, max_tokens: int = 20, *stops: int) -> Request:
+    return Request(
+        name,
+        tuple(range(prompt)),
+        max_tokens,
+        LengthDistribution((max(1, max_tokens),)),
+        stop_token_ids=frozenset(stops),
+    )
+
+
+def issue(scheduler: Scheduler[Any]) -> Step:
+    step = scheduler.next_step(0.0)
+    assert isinstance(step, Step)
+    return step
+
+
+def book(scheduler: Scheduler[Any], step: Step, *tokens: int) -> Emission:
+    return scheduler.on_result(step.id, np.array(tokens, dtype=np.int32), (), 0.0)
+
+
+def test_a_preempted_sequence_keeps_its_tokens() -> None:
+    scheduler = make_scheduler(blocks=4)
+    scheduler.add(request("old", 4, 12), 0.0)
+    scheduler.add(request("young", 4, 12), 0.0)
+    tokens = iter(range(50, 90))
+    got: dict[str, list[int]] = {"old": [], "young": []}
+    starts = []
+    while scheduler.state.sequences:
+        step = issue(scheduler)
+        starts += step.starts
+        emission = book(scheduler, step, *(next(tokens) for _ in range(int(step.sample.sum()))))
+        for name, token in zip(emission.request_ids, emission.tokens, strict=True):
+            got[name].append(token)
+    assert scheduler.state.preemptions >= 1
+    assert [len(each) for each in got.values()] == [12, 12]
+    again = starts[2]
+    assert again.sequence == 1
+    assert again.prompt_length == 4
+    known = len(again.tokens) - 4
+    assert again.tokens.tolist() == [0, 1, 2, 3, *got["young"][:known]]
+    assert known > 0
+
+
+def test_a_token_that_was_under_way_when_its_request_ended_is_dropped() -> None:
+    scheduler = make_scheduler()
+    scheduler.add(request("a"), 0.0)
+    step = issue(scheduler)
+    assert scheduler.end("a")
+    assert book(scheduler, step, 7).request_ids == []
+    assert not scheduler.end("a")
+    assert scheduler.state.pool.used == 0
+    assert isinstance(scheduler.next_step(0.0), Idle)
+
+
+def test_a_late_token_does_not_reach_the_slots_next_tenant() -> None:
+    scheduler = make_scheduler(stages=2)
+    scheduler.add(request("a"), 0.0)
+    late = issue(scheduler)
+    scheduler.end("a")
+    scheduler.add(request("b"), 0.0)
+    own = issue(scheduler)
+    assert own.starts[0].slot == late.starts[0].slot
+    assert book(scheduler, late, 7).request_ids == []
+    assert book(scheduler, own, 8).request_ids == ["b"]
+
+
+def test_a_stop_token_ends_only_the_requests_that_have_it() -> None:
+    scheduler = make_scheduler()
+    scheduler.add(request("a", 4, 20, STOP), 0.0)
+    scheduler.add(request("b"), 0.0)
+    finished = book(scheduler, issue(scheduler), STOP, STOP).finished
+    assert finished == {"a": FinishReason.STOP}
+
+
+def test_nothing_is_issued_while_every_request_awaits_its_token() -> None:
+    scheduler = make_scheduler(stages=2)
+    scheduler.add(request("a"), 0.0)
+    issue(scheduler)
+    assert isinstance(scheduler.next_step(0.0), Wait)
+
+
+def test_a_new_pipeline_gets_steps_from_its_first_one_on_and_whole_sequences() -> None:
+    scheduler = make_scheduler()
+    scheduler.add(request("a"), 0.0)
+    book(scheduler, issue(scheduler), 7)
+    issue(scheduler)
+    scheduler.requeue_all(first_step=40)
+    step = issue(scheduler)
+    assert step.id == 40
+    assert step.starts[0].tokens.tolist() == [0, 1, 2, 3, 7]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "max_tokens", "problem"),
+    [
+        (0, 5, "at least 1"),
+        (5, 0, "at least 1"),
+        (20, 13, "context of 32"),
+        (20, 12, "KV cache, which holds 16"),
+    ],
+)
+def test_a_request_that_could_not_run_alone_is_refused(
+    prompt: int, max_tokens: int, problem: str
+) -> None:
+    with pytest.raises(RequestError, match=problem):
+        make_scheduler(blocks=4).add(request("a", prompt, max_tokens), 0.0)
+
+
+def test_an_id_in_use_is_refused() -> None:
+    scheduler = make_scheduler()
+    scheduler.add(request("a"), 0.0)
+    with pytest.raises(RequestError, match="in use"):
+        scheduler.add(request("a"), 0.0)
