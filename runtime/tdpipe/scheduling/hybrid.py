@@ -14,6 +14,10 @@ from tdpipe.scheduling.policy import Plan, prefill_rows, steps_ahead
 if TYPE_CHECKING:
     from tdpipe.scheduling.policy import View
 
+_RESERVE = 0.5
+"""Blocks per decoding sequence that stay free at admission. Without them a preempted sequence comes back at once and is
+preempted again by the next block that decoding needs: with a full cache that doubled the tokens that were prefilled."""
+
 
 class HybridPolicy:
     """Decodes of one micro-batch, topped up with prefill to the budget.
@@ -35,7 +39,8 @@ class HybridPolicy:
         if view.in_flight >= steps_ahead(view):
             return None, state
         decode = next_decode_batch(view)[: self._budget]
-        rows = tuple(prefill_rows(view, view.waiting(), self._budget - len(decode)))
+        waiting = view.waiting() if view.free_blocks >= _RESERVE * view.decoding else iter(())
+        rows = tuple(prefill_rows(view, waiting, self._budget - len(decode)))
         if not rows and not len(decode):
             return None, state
         phase = Phase.MIXED if rows and len(decode) else Phase.PREFILL if rows else Phase.DECODE

@@ -1,0 +1,55 @@
+"""What steps the hybrid policy makes, seen through the scheduler."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tdpipe.core.lengths import LengthDistribution
+from tdpipe.core.request import Request
+from tdpipe.core.step import Phase, Step
+from tdpipe.scheduling.answers import Shape
+from tdpipe.scheduling.cost_model import proportional_cost
+from tdpipe.scheduling.hybrid import HybridPolicy
+from tdpipe.scheduling.scheduler import Scheduler
+
+BUDGET = 64
+PROMPT = 100
+
+
+def steps_of(requests: int, *, blocks: int) -> list[Step]:
+    """Every step until all requests have ended."""
+    shape = Shape(2, blocks, 16, 64, 512)
+    scheduler = Scheduler(HybridPolicy(BUDGET), shape, proportional_cost(2))
+    for number in range(requests):
+        length = 40 + number * 53 % 200
+        lengths = LengthDistribution((length,))
+        scheduler.add(Request(str(number), (3,) * PROMPT, length, lengths), 0.0)
+    steps: list[Step] = []
+    in_flight: list[Step] = []
+    while True:
+        step = scheduler.next_step(0.0)
+        if isinstance(step, Step):
+            steps.append(step)
+            in_flight.append(step)
+        elif in_flight:
+            done = in_flight.pop(0)
+            tokens = np.full(int(done.sample.sum()), 9, dtype=np.int32)
+            scheduler.on_result(done.id, tokens, (), 0.0)
+        else:
+            return steps
+
+
+def test_no_step_exceeds_the_token_budget() -> None:
+    assert max(step.tokens for step in steps_of(40, blocks=2000)) == BUDGET
+
+
+def test_prefill_rides_along_with_decode() -> None:
+    assert Phase.MIXED in {step.phase for step in steps_of(40, blocks=500)}
+
+
+def test_a_full_cache_does_not_make_sequences_drive_each_other_out() -> None:
+    requests = 200
+    prefilled = sum(
+        len(start.tokens) for step in steps_of(requests, blocks=500) for start in step.starts
+    )
+    assert prefilled < 1.25 * requests * PROMPT
