@@ -17,7 +17,8 @@ from tdpipe.scheduling.answers import Emission, Idle, Shape, Wait
 from tdpipe.scheduling.block_pool import BlockPool
 from tdpipe.scheduling.forecast import KVForecast
 from tdpipe.scheduling.policy import Policy, StateT
-from tdpipe.scheduling.sequence import Sequence, SlotTable, outcomes_of
+from tdpipe.scheduling.sequence import Sequence, outcomes_of
+from tdpipe.scheduling.slot_table import SlotTable
 from tdpipe.scheduling.state import SchedulerState
 from tdpipe.scheduling.step_issuer import StepIssuer
 from tdpipe.scheduling.view import StateView

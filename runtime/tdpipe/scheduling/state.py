@@ -10,7 +10,8 @@ from tdpipe.scheduling.waiting_queue import WaitingQueue
 if TYPE_CHECKING:
     from tdpipe.core.step import IntArray
     from tdpipe.scheduling.block_pool import BlockPool
-    from tdpipe.scheduling.sequence import Sequence, SlotTable
+    from tdpipe.scheduling.sequence import Sequence
+    from tdpipe.scheduling.slot_table import SlotTable
 
 
 @dataclass(frozen=True, slots=True)
