@@ -104,6 +104,20 @@ def test_a_signal_ends_a_long_start(checkpoint: Path) -> None:
     assert "Traceback" not in text
 
 
+def test_an_engine_that_fails_ends_its_requests_and_the_process(checkpoint: Path) -> None:
+    port = free_port()
+    with serving(checkpoint, port, LIFE_SECONDS="4") as process:
+        wait_until(port, "/health/ready", 200, process)
+        url = f"http://127.0.0.1:{port}/v1/completions"
+        body = {"model": "tiny", "prompt": "hello", "max_tokens": 64}
+        response = httpx.post(url, json=body, timeout=60)
+        _, text = process.communicate(timeout=60)
+    assert response.status_code == 503
+    assert "stage 1 failed: OSError: no room" in response.json()["error"]["message"]
+    assert process.returncode == 1
+    assert text.splitlines()[-1] == "error: stage 1 failed: OSError: no room"
+
+
 def test_an_engine_that_does_not_start_is_one_line_and_status_1(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

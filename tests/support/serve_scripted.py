@@ -1,13 +1,14 @@
 """Runs `tdpipe` with a scripted engine in place of the real one.
 
 The environment says how it behaves: `START_SECONDS` and `CLOSE_SECONDS` are how long starting and
-closing take, `START_ERROR` makes it fail.
+closing take, `START_ERROR` makes it fail, `LIFE_SECONDS` is how long it lives.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import types
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from tdpipe.core.settings import Settings
 
+FAILURE = "stage 1 failed:\nTraceback (most recent call last)\nOSError: no room"
+
 
 class SlowToClose(FakeEngine):
     def close(self) -> None:
@@ -33,10 +36,13 @@ class SlowToClose(FakeEngine):
 def start_engine(settings: Settings, progress: Callable[[str], None]) -> FakeEngine:
     progress(f"loading {settings.pipeline.stages} stages")
     if os.environ.get("START_ERROR"):
-        raise PipelineError("stage 1 failed:\nTraceback (most recent call last)\nOSError: no room")
+        raise PipelineError(FAILURE)
     time.sleep(float(os.environ.get("START_SECONDS", "0")))
     progress("warming up")
-    return SlowToClose(answer_with(ANSWER), hang_after=3)
+    engine = SlowToClose(answer_with(ANSWER), hang_after=3)
+    if life := os.environ.get("LIFE_SECONDS"):
+        threading.Timer(float(life), engine.die, [FAILURE]).start()
+    return engine
 
 
 def describe_model(_: Path) -> types.SimpleNamespace:

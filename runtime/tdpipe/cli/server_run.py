@@ -19,14 +19,17 @@ from tdpipe.server.http_server import HttpServer, listen
 from tdpipe.server.served_model import ServedModel, load_served_model
 from tdpipe.server.serving import Service, Serving
 
+_CHECK_SECONDS = 0.5
+"""Between looks at the engine's health."""
+
 
 def run_server(settings: Settings) -> None:
-    """Serve until Ctrl-C or SIGTERM.
+    """Serve until Ctrl-C or SIGTERM. A failed engine ends the process, so that a supervisor starts another.
 
     Raises:
         SettingsError: the port is taken, or a setting does not fit the model.
         ModelError: the model cannot be served.
-        PipelineError: the engine does not start.
+        PipelineError: the engine does not start, or fails while it serves.
     """
     settings = with_model(settings)
     server_settings = settings.server
@@ -48,8 +51,7 @@ def run_server(settings: Settings) -> None:
             interrupt_on_signals()  # Ray has put a handler of its own in place
             serving.ready(Service(engine, model))
             report.ready(server_settings, model.name, chat=model.tokenizer.has_chat_template)
-            server.ended.wait()
-            raise PipelineError("the HTTP server ended by itself; the log says why")
+            raise PipelineError(_reason_to_end(engine, server))
         except (KeyboardInterrupt, SystemExit):
             report.step("stopping; Ctrl-C again forces")
         finally:
@@ -60,6 +62,14 @@ def run_server(settings: Settings) -> None:
             if engine is not None:
                 engine.close()
             server.stop()
+
+
+def _reason_to_end(engine: EnginePort, server: HttpServer) -> str:
+    """Waits until the engine or the server has failed: either is of no use alone."""
+    while not server.ended.wait(_CHECK_SECONDS):
+        if (error := engine.health().error) is not None:
+            return error
+    return "the HTTP server ended by itself; the log says why"
 
 
 def _load_model(settings: Settings) -> ServedModel:
