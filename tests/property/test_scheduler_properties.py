@@ -123,7 +123,7 @@ class Replay:
             for index, arrival in enumerate(self.case.arrivals):
                 name = str(index)
                 due = arrival.aborts_after is not None and arrival.at + arrival.aborts_after == tick
-                if due and name not in self.ended and self.scheduler.end(name):
+                if due and name not in self.ended and self.scheduler.abort(name, tick):
                     self.ended[name] = FinishReason.ABORT
             self.advance()
             check_blocks(self.scheduler)
@@ -230,7 +230,7 @@ def test_a_new_epoch_starts_every_sequence_again_with_its_tokens(
         if not replay.scheduler.state.sequences:
             break
         replay.advance()
-    replay.scheduler.requeue_all()
+    replay.scheduler.requeue_all(2, 0.0)
     replay.in_flight.clear()
     assert replay.scheduler.state.pool.used == 0
     while replay.scheduler.state.sequences:

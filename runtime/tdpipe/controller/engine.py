@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -23,7 +24,7 @@ from tdpipe.controller.stream import RequestStream, TokenDelta
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import Phase, Step
-from tdpipe.scheduling.answers import Wait
+from tdpipe.scheduling.answers import Idle, WaitUntil
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,20 +172,28 @@ class Engine:
                 step = self._scheduler.next_step(time.monotonic())
                 if isinstance(step, Step):
                     self._issue(step)
-                    results = self._pipeline.poll(0.0)
-                else:
-                    if isinstance(step, Wait) and not self._scheduler.state.in_flight:
-                        raise RuntimeError("the scheduler waits for a result, but none is to come")
-                    results = self._pipeline.poll(None)
-                for result in results:
+                for result in self._pipeline.poll(self._patience(step)):
                     self._book(result)
         except PipelineError as error:
+            _log.error("the pipeline failed: %s", error)
             self._fail(str(error))
         except Exception as error:
             _log.exception("the engine failed")
             self._fail(f"the engine failed: {error!r}")
         else:
             self._fail("the engine was closed")
+
+    def _patience(self, step: Step | WaitUntil | Idle) -> float | None:
+        """Seconds to wait for a result before the scheduler is asked again; None waits for an event."""
+        if isinstance(step, Step):
+            return 0.0
+        if isinstance(step, Idle):
+            return None
+        if not math.isinf(step.time):
+            return max(0.0, step.time - time.monotonic())
+        if not self._scheduler.state.in_flight:
+            raise RuntimeError("the scheduler waits for a result, but none is to come")
+        return None
 
     def _issue(self, step: Step) -> None:
         if step.phase is not self._phase:
@@ -228,7 +237,11 @@ class Engine:
         """Let go of a request that is complete after `length` output tokens, or aborted."""
         name = listener.request.id
         if self._listeners.get(name) is listener:
-            self._scheduler.end(name)
+            now = time.monotonic()
+            if length is None:
+                self._scheduler.abort(name, now)
+            else:
+                self._scheduler.finish(name, length, now)
             seen = listener.received if length is None else length
             self._forget(name, seen, complete=length is not None)
 

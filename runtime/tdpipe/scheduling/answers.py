@@ -52,8 +52,11 @@ class Idle:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing to issue until a result comes or a request is added or ended."""
+class WaitUntil:
+    """Nothing to issue before this time or the next event, whichever comes first."""
+
+    time: float
+    """Seconds of the caller's clock; `inf` waits for a result, a new request or the end of one."""
 
 
 @dataclass(slots=True)

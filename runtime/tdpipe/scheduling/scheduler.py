@@ -7,13 +7,14 @@ steps in flight, because every stage executes steps in the order of issue.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 
 from tdpipe.core.errors import RequestError
 from tdpipe.core.request import FinishReason, Request
-from tdpipe.scheduling.answers import Emission, Idle, Shape, Wait
+from tdpipe.scheduling.answers import Emission, Idle, Shape, WaitUntil
 from tdpipe.scheduling.block_pool import BlockPool
 from tdpipe.scheduling.forecast import KVForecast
 from tdpipe.scheduling.policy import Policy, StateT
@@ -82,19 +83,33 @@ class Scheduler(Generic[StateT]):
         if sequence.slot >= 0:
             self._state.slots.outcomes[sequence.slot] = sequence.outcomes
 
-    def end(self, request_id: str) -> bool:
-        """End a request in whatever state: aborted, or complete before its time; False if it has ended already."""
+    def abort(self, request_id: str, now: float) -> bool:
+        """End a request in whatever state, because nobody wants it any more; False if it has ended."""
+        return self.finish(request_id, 0, now)
+
+    def finish(self, request_id: str, length: int, now: float) -> bool:  # noqa: ARG002 - as in `add`
+        """End a request whose first `length` output tokens complete it; False if it has ended.
+
+        A stop string is found after the engine has gone on: the surplus tokens are dropped.
+        """
         sequence = self._state.sequences.get(request_id)
         if sequence is None:
             return False
+        del sequence.generated[length:]
         self._state.end(sequence)
         return True
 
-    def requeue_all(self, first_step: int = 0) -> None:
+    def requeue_all(self, epoch: int, now: float, first_step: int = 0) -> None:  # noqa: ARG002
         """A new pipeline has nothing of the old one: every sequence starts again with the tokens it has.
 
-        Results of the old pipeline must not be booked any more; steps count from `first_step` again.
+        Results of earlier epochs must not be booked any more; steps count from `first_step` again.
+
+        Raises:
+            ValueError: the epoch is not later than the one before.
         """
+        if epoch <= self._state.epoch:
+            raise ValueError(f"epoch {epoch} does not follow {self._state.epoch}")
+        self._state.epoch = epoch
         for slot in self._state.slots.occupied:
             self._state.preempt(int(slot))
         self._state.in_flight.clear()
@@ -102,12 +117,12 @@ class Scheduler(Generic[StateT]):
         self._issuer = StepIssuer(self._state, first_step)
         self._policy_state = self._policy.initial()
 
-    def next_step(self, now: float) -> Step | Wait | Idle:  # noqa: ARG002
+    def next_step(self, now: float) -> Step | WaitUntil | Idle:  # noqa: ARG002
         """The next step to issue, in order, or what to wait for."""
         while True:
             plan, self._policy_state = self._policy.plan(self._view, self._policy_state)
             if plan is None:
-                return Wait() if self._state.sequences else Idle()
+                return WaitUntil(math.inf) if self._state.sequences else Idle()
             preempted = self._state.preemptions
             step = self._issuer.issue(plan)
             if step is not None:

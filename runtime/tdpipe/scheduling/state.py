@@ -35,6 +35,8 @@ class SchedulerState:
     """In the order of issue."""
     flying: dict[int, int] = field(default_factory=dict)
     """Sequences without a slot that have tokens in flight: number → how many."""
+    epoch: int = 0
+    """Of the pipeline that executes the steps."""
     added: int = 0
     """Requests since the start; also the next one's number."""
     finished: int = 0

@@ -11,7 +11,7 @@ from tdpipe.core.errors import RequestError
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import Step
-from tdpipe.scheduling.answers import Emission, Idle, Shape, Wait
+from tdpipe.scheduling.answers import Emission, Idle, Shape, WaitUntil
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.hybrid import HybridPolicy
 from tdpipe.scheduling.scheduler import Scheduler
@@ -71,9 +71,9 @@ def test_a_token_that_was_under_way_when_its_request_ended_is_dropped() -> None:
     scheduler = make_scheduler()
     scheduler.add(request("a"), 0.0)
     step = issue(scheduler)
-    assert scheduler.end("a")
+    assert scheduler.abort("a", 0.0)
     assert book(scheduler, step, 7).request_ids == []
-    assert not scheduler.end("a")
+    assert not scheduler.abort("a", 0.0)
     assert scheduler.state.pool.used == 0
     assert isinstance(scheduler.next_step(0.0), Idle)
 
@@ -82,7 +82,7 @@ def test_a_late_token_does_not_reach_the_slots_next_tenant() -> None:
     scheduler = make_scheduler(stages=2)
     scheduler.add(request("a"), 0.0)
     late = issue(scheduler)
-    scheduler.end("a")
+    scheduler.abort("a", 0.0)
     scheduler.add(request("b"), 0.0)
     own = issue(scheduler)
     assert own.starts[0].slot == late.starts[0].slot
@@ -102,7 +102,7 @@ def test_nothing_is_issued_while_every_request_awaits_its_token() -> None:
     scheduler = make_scheduler(stages=2)
     scheduler.add(request("a"), 0.0)
     issue(scheduler)
-    assert isinstance(scheduler.next_step(0.0), Wait)
+    assert isinstance(scheduler.next_step(0.0), WaitUntil)
 
 
 def test_a_new_pipeline_gets_steps_from_its_first_one_on_and_whole_sequences() -> None:
@@ -110,7 +110,7 @@ def test_a_new_pipeline_gets_steps_from_its_first_one_on_and_whole_sequences() -
     scheduler.add(request("a"), 0.0)
     book(scheduler, issue(scheduler), 7)
     issue(scheduler)
-    scheduler.requeue_all(first_step=40)
+    scheduler.requeue_all(1, 0.0, first_step=40)
     step = issue(scheduler)
     assert step.id == 40
     assert step.starts[0].tokens.tolist() == [0, 1, 2, 3, 7]
@@ -137,3 +137,10 @@ def test_an_id_in_use_is_refused() -> None:
     scheduler.add(request("a"), 0.0)
     with pytest.raises(RequestError, match="in use"):
         scheduler.add(request("a"), 0.0)
+
+
+def test_a_pipeline_of_an_earlier_epoch_is_refused() -> None:
+    scheduler = make_scheduler()
+    scheduler.requeue_all(3, 0.0)
+    with pytest.raises(ValueError, match="epoch 3 does not follow 3"):
+        scheduler.requeue_all(3, 0.0)
