@@ -29,13 +29,16 @@ class StepIssuer:
     def issue(self, plan: Plan) -> Step | None:
         """The step of the plan's rows that there are blocks for, or None if there is none such.
 
-        Decode rows take the blocks of the latest arrivals if need be; prefill rows take what is left.
+        Decode rows take the blocks of the latest arrivals if need be; prefill rows take what is left. Where decode rows
+        took blocks, no prefill row runs: it was planned for a sequence that may have lost its KV, and for blocks that
+        are gone.
         """
         state, slots = self._state, self._state.slots
+        preempted = state.preemptions
         decode, new_slots, new_blocks = self._decode_rows(plan.decode)
         starts: list[SequenceStart] = []
         rows: list[tuple[int, int]] = []
-        for sequence, count in plan.prefill:
+        for sequence, count in plan.prefill if state.preemptions == preempted else ():
             begun = sequence.slot >= 0
             if not begun and (sequence not in state.waiting or not slots.free):
                 continue

@@ -144,3 +144,26 @@ def test_a_pipeline_of_an_earlier_epoch_is_refused() -> None:
     scheduler.requeue_all(3, 0.0)
     with pytest.raises(ValueError, match="epoch 3 does not follow 3"):
         scheduler.requeue_all(3, 0.0)
+
+
+def test_a_prefill_planned_beside_a_preemption_does_not_run_in_its_step() -> None:
+    """The last two prompts would both be begun and neither ended, with no block left for a third."""
+    shape = Shape(stages=1, blocks=35, block_size=1, slots=8, max_context=200)
+    scheduler = Scheduler(HybridPolicy(7), shape, proportional_cost(1))
+    sizes = ((1, 3), (1, 7), (1, 8), (1, 5), (1, 8), (1, 6), (9, 1), (34, 1))
+    for number, (prompt, max_tokens) in enumerate(sizes):
+        scheduler.add(request(str(number), prompt, max_tokens), 0.0)
+    ended: set[str] = set()
+    in_flight: list[Step] = []
+    while scheduler.state.sequences:
+        preempted = scheduler.state.preemptions
+        step = scheduler.next_step(0.0)
+        if isinstance(step, Step):
+            in_flight.append(step)
+            if scheduler.state.preemptions > preempted:
+                assert step.tokens == len(step.slots)
+        else:
+            done = in_flight.pop(0)
+            ended |= book(scheduler, done, *[7] * int(done.sample.sum())).finished.keys()
+    assert scheduler.state.preemptions > 0
+    assert len(ended) == len(sizes)
