@@ -37,6 +37,12 @@ class Sequence:
         """Known tokens of prompt and output."""
         return len(self.request.prompt) + len(self.generated)
 
+    @property
+    def expected_left(self) -> float:
+        """Output tokens to come, in expectation over the lengths that it has not outlived."""
+        left = self.outcomes - len(self.generated)
+        return float(left[left > 0].mean()) if left[-1] > 0 else 1.0
+
 
 def outcomes_of(lengths: LengthDistribution, bound: int) -> IntArray:
     """[OUTCOMES] lengths of the distribution, none over `bound`."""

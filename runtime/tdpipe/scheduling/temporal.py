@@ -27,6 +27,11 @@ _LOOK_AHEAD = 256
 """Waiting requests that the switch rule looks at."""
 _NEWS = 32
 """The switch rule is evaluated again once this part of the decoding sequences has ended or arrived."""
+_LONGER = 1.25
+"""So is it when the decode phase has become this many times as long."""
+_PATIENCE = 0.05
+"""What fits is let in once the bubble that it costs is this share of the decode phase. So nothing waits for the longest
+output of a batch that never thins."""
 _WINDOW = 16
 """Waiting requests whose forecast is made at once."""
 _NONE = np.zeros(0, dtype=np.int32)
@@ -41,6 +46,9 @@ class TemporalState:
     """Forecast of what holds KV, kept up to date during a prefill phase."""
     judged_at: int = -1
     """Requests added and ended when the switch rule was last evaluated."""
+    decoded: float = 0.0
+    """Seconds of a stage that this decode phase has taken, by the cost model."""
+    decoded_when_judged: float = 0.0
 
 
 class TemporalPolicy:
@@ -70,16 +78,17 @@ class TemporalPolicy:
         if state.phase is Phase.DECODE and self._worth_switching(view, state):
             state = TemporalState(Phase.PREFILL)
         elif state.phase is Phase.DECODE and self._much_has_changed(view, state):
-            state = replace(state, judged_at=view.changes)
+            state = replace(state, judged_at=view.changes, decoded_when_judged=state.decoded)
         if state.phase is Phase.PREFILL:
             plan, state = self._prefill(view, state)
             if plan is not None:
                 return plan, state
             state = TemporalState(Phase.DECODE, judged_at=view.changes)
         batch = next_decode_batch(view)
-        if len(batch):
-            return Plan(Phase.DECODE, batch), state
-        return None, state
+        if not len(batch):
+            return None, state
+        seconds = view.cost.step_time(len(batch), float(view.context_of(batch).sum()))
+        return Plan(Phase.DECODE, batch), replace(state, decoded=state.decoded + seconds)
 
     def _prefill(self, view: View, state: TemporalState) -> tuple[Plan | None, TemporalState]:
         demand = state.demand if state.demand is not None else view.running_demand()
@@ -94,6 +103,8 @@ class TemporalPolicy:
     @staticmethod
     def _much_has_changed(view: View, state: TemporalState) -> bool:
         """Whether it is time to evaluate the rule again, which takes a forecast."""
+        if state.decoded > _LONGER * state.decoded_when_judged:
+            return True
         return view.changes - state.judged_at > view.decoding // _NEWS
 
     def _worth_switching(self, view: View, state: TemporalState) -> bool:
@@ -103,12 +114,13 @@ class TemporalPolicy:
             return False
         if view.decoding == 0:
             return True
-        if view.decoding >= view.stages and not self._much_has_changed(view, state):
+        thin = view.decoding < view.stages
+        if not thin and not self._much_has_changed(view, state):
             return False
         queue = list(islice(view.waiting(), min(_LOOK_AHEAD, view.free_slots)))
         fit = _fitting(view, view.running_demand(), queue, self._margin)
-        if fit == 0:
-            return False
+        if fit == 0 or thin:
+            return fit > 0
         running, stages = view.decoding, view.stages
         prompts = sum(sequence.length for sequence in queue[:fit])
         # A round gives every running sequence a token and takes a step time per stage.
@@ -116,9 +128,9 @@ class TemporalPolicy:
         _, per_token_then = _round(view, running + fit, view.context + prompts)
         chunk = view.cost.step_time(min(self._budget, prompts), 0.0)
         bubble = 2.0 * (stages - 1) * abs(chunk - now)
-        tokens = sum(float(sequence.outcomes.mean()) for sequence in queue[:fit])
+        tokens = sum(sequence.expected_left for sequence in queue[:fit])
         loss = (per_token - per_token_then) * tokens
-        return loss > (1.0 + self._hysteresis) * bubble
+        return loss > (1.0 + self._hysteresis) * bubble or bubble < _PATIENCE * state.decoded
 
 
 def _round(view: View, running: int, context: int) -> tuple[float, float]:

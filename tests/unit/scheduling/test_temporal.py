@@ -122,3 +122,43 @@ def test_a_request_that_arrives_in_mid_decode_is_prefilled_before_a_long_one_end
         if turn == 4:
             scheduler.add(late, 0.0)
     assert len(scheduler.state.slots.occupied) == 2
+
+
+def steps_until_started(running: int, prefill: float) -> tuple[int, int]:
+    """Decode steps that a short request waits for, and those that the running ones take in all."""
+    output = 2_000
+    shape = Shape(2, 1_000, 16, 16, 4_096)
+    points = np.array([1, 64, 512], dtype=np.int32)
+    stage = StageCost(points, np.array([10e-3, 10e-3, prefill]))
+    scheduler = Scheduler(TemporalPolicy(512, 0.0, 1.0), shape, CostModel((stage,) * 2))
+    lengths = LengthDistribution((output,))
+    for number in range(running):
+        scheduler.add(Request(str(number), (3,) * 8, output, lengths), 0.0)
+    in_flight: list[Step] = []
+    steps, started = 0, -1
+    while scheduler.state.sequences:
+        step = scheduler.next_step(0.0)
+        if not isinstance(step, Step):
+            done = in_flight.pop(0)
+            tokens = np.full(int(done.sample.sum()), 9, dtype=np.int32)
+            scheduler.on_result(done.id, tokens, (), 0.0)
+            continue
+        in_flight.append(step)
+        steps += step.phase is Phase.DECODE
+        if steps == 50 and "late" not in scheduler.state.sequences:
+            scheduler.add(Request("late", (3,) * 500, 16, LengthDistribution((16,))), 0.0)
+        if started < 0 and any(len(start.tokens) == 500 for start in step.starts):
+            started = steps
+    return started - 50, steps
+
+
+def test_a_request_never_waits_while_there_are_fewer_than_stages() -> None:
+    waited, _ = steps_until_started(1, prefill=0.5)
+    assert waited < 10
+
+
+def test_a_dear_prefill_waits_for_a_part_of_the_decode_phase_only() -> None:
+    waited, steps = steps_until_started(8, prefill=0.5)
+    assert 10 < waited < steps * 0.7
+    cheap, _ = steps_until_started(8, prefill=0.05)
+    assert cheap < waited / 4
