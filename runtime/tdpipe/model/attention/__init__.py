@@ -27,7 +27,7 @@ _FIELD = "model.attention"
 def make_backend(name: str, device: torch.device) -> AttentionBackend:
     """The backend that `name` (auto, sdpa or cpu) means on `device`.
 
-    `auto` is `cpu` on a CPU where the kernel can be built, else `sdpa`.
+    `auto` is `cpu` on a CPU where the kernel can be built and loaded, else `sdpa`.
 
     Raises:
         SettingsError: the name is unknown, or `cpu` is asked for where it cannot run.
@@ -42,7 +42,7 @@ def make_backend(name: str, device: torch.device) -> AttentionBackend:
         return CpuAttention()
     except KernelUnavailableError as error:
         if name == "cpu":
-            problem = f"the cpu kernel cannot be built: {error}"
+            problem = f"the cpu kernel cannot be used: {error}"
             raise SettingsError(_FIELD, problem, "or use sdpa") from error
         _warn_once(str(error))
         return SdpaAttention()

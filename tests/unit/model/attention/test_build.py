@@ -43,11 +43,15 @@ def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return record
 
 
+@pytest.fixture(autouse=True)
+def not_yet_warned() -> None:
+    attention._warn_once.cache_clear()
+
+
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.delenv("CC", raising=False)
-    attention._warn_once.cache_clear()
 
 
 def test_a_second_build_is_the_cached_library(recorder: Path) -> None:
@@ -105,4 +109,23 @@ def test_without_a_compiler_auto_warns_once_and_takes_sdpa(
 @pytest.mark.usefixtures("no_compiler")
 def test_without_a_compiler_cpu_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"model\.attention: .*apt-get install gcc"):
+        make_backend("cpu", _CPU)
+
+
+@pytest.mark.usefixtures("recorder")
+def test_a_library_that_does_not_load_makes_auto_warn_and_take_sdpa(
+    caplog: pytest.LogCaptureFixture, own_cache: Path
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert make_backend("auto", _CPU).name == "sdpa"
+    (library,) = own_cache.iterdir()
+    (message,) = caplog.messages
+    assert "cannot load" in message
+    assert f"delete {library}" in message
+    assert "XDG_CACHE_HOME" in message
+
+
+@pytest.mark.usefixtures("recorder")
+def test_a_library_that_does_not_load_refuses_cpu() -> None:
+    with pytest.raises(SettingsError, match=r"model\.attention: .*cannot load.*use sdpa"):
         make_backend("cpu", _CPU)

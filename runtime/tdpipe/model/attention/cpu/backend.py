@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from tdpipe.model.attention.base import AttentionBackend
-from tdpipe.model.attention.cpu.build import build
+from tdpipe.model.attention.cpu.build import KernelUnavailableError, build
 from tdpipe.model.attention.sdpa import SdpaAttention
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from tdpipe.model.attention.base import BatchLayout, LayerKV
@@ -67,14 +69,14 @@ class CpuAttention(AttentionBackend):
         instruction_set: variant to run; None takes the best that the CPU has.
 
     Raises:
-        KernelUnavailableError: the kernel cannot be built here.
+        KernelUnavailableError: the kernel cannot be built or loaded here.
         ValueError: the CPU lacks `instruction_set`.
     """
 
     name: ClassVar[str] = "cpu"
 
     def __init__(self, instruction_set: InstructionSet | None = None) -> None:
-        library = ctypes.CDLL(str(build()))
+        library = _load(build())
         supported = [one for one in InstructionSet if library.tdpipe_supports(int(one))]
         if instruction_set is None:
             instruction_set = max(supported)
@@ -141,6 +143,18 @@ class CpuAttention(AttentionBackend):
         if problem := self._attend(call, self.instruction_set):
             raise ValueError(_PROBLEMS[problem])
         return output
+
+
+def _load(library: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        problem = f"cannot load the compiled kernel ({error})"
+        remedy = (
+            f"install libgomp, delete {library}, or set XDG_CACHE_HOME to a directory that is not "
+            "mounted noexec"
+        )
+        raise KernelUnavailableError(f"{problem}; {remedy}") from error
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, kv: LayerKV, layout: BatchLayout) -> None:

@@ -28,7 +28,7 @@ _X86_VARIANTS = {
 
 
 class KernelUnavailableError(Exception):
-    """The kernel cannot be built here; the text names the reason and the remedy in one line."""
+    """The kernel cannot be built or loaded here; the text names the reason and the remedy in one line."""
 
 
 def build() -> Path:
