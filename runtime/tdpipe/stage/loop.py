@@ -125,6 +125,7 @@ class StageLoop:
 
 def _synchronise(hidden: Tensor) -> None:
     # Kernels run behind the host's clock; only what they took counts as busy, not what queued up
-    # before.
+    # before. Waiting for the whole device would count activations that wait on another stream for
+    # the next stage to take them.
     if hidden.device.type == "cuda":
-        torch.cuda.synchronize(hidden.device)
+        torch.cuda.current_stream(hidden.device).synchronize()

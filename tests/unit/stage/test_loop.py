@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StepOutput, TokenFeedback
@@ -197,3 +198,26 @@ def test_an_error_of_the_executor_leaves_the_loop_unreported() -> None:
     with pytest.raises(ArithmeticError):
         run(script, 1, up=True, down=True)
     assert script.reports == []
+
+
+def test_a_gpu_waits_for_its_own_stream_and_not_for_what_is_still_being_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Stream:
+        def synchronize(self) -> None:
+            script.log.append(("synchronise",))
+
+    class OnGpu(Script):
+        def forward(self, step: Step, hidden: torch.Tensor | None) -> torch.Tensor:
+            super().forward(step, hidden)
+            with FakeTensorMode():
+                return torch.zeros(step.tokens, 2, device="cuda")
+
+    def wait_for_every_stream(_: torch.device) -> None:
+        pytest.fail("a pending send would count as busy")
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream())
+    monkeypatch.setattr(torch.cuda, "synchronize", wait_for_every_stream)
+    script = OnGpu([prefill(0)])
+    log = run(script, 0, up=False, down=True)
+    assert log[1:] == [("forward", 0, None), ("synchronise",), ("send", 3), ("report", 0, 0)]
