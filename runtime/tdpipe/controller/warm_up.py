@@ -24,7 +24,7 @@ _SHORTEST = 16
 """Tokens of the shortest prefill."""
 _ROWS = 16
 _CONTEXT = 256
-"""Rows and tokens of the decode that tells what reading KV costs."""
+"""Rows and tokens of the decode that tells what reading KV costs, where there is time and room for so many."""
 _FIRST_NUMBER = 2**31 - 1
 
 
@@ -34,15 +34,17 @@ class WarmUp:
     Args:
         pipeline: started, without steps in flight.
         token_budget: the largest prefill step that will be issued.
-        seconds: after which no further shape is begun; small shapes come first.
+        seconds: after which no further shape is begun, but for the few that the cost model cannot do without.
     """
 
     def __init__(self, pipeline: Pipeline, token_budget: int, seconds: float) -> None:
         self.next_step = 0
         self.observations: list[Observation] = []
         self._pipeline = pipeline
-        self._token_budget = token_budget
         self._seconds = seconds
+        room = pipeline.capacity
+        self._rows = min(room.slots, room.blocks)
+        self._longest = min(room.max_context - 1, room.blocks * room.block_size, token_budget)
 
     def run(self) -> None:
         """Execute the shapes.
@@ -51,37 +53,44 @@ class WarmUp:
             PipelineError: the pipeline failed.
         """
         end = time.monotonic() + self._seconds
-        room = self._pipeline.capacity
-        most = min(room.slots, room.blocks)
-        longest = min(room.max_context - 1, room.blocks * room.block_size, self._token_budget)
-        shapes = [(rows, 1) for rows in _doubling(1, most)]
-        shapes += [(1, tokens) for tokens in _doubling(_SHORTEST, longest)]
+        # A single token, the whole budget and the two context shapes say the most; the others refine the table.
+        self._measure(1, 1, end)
+        began = time.monotonic()
+        self._measure(1, self._longest, end)
+        self._measure_context((time.monotonic() - began) / self._longest, end)
+        shapes = [(rows, 1) for rows in _doubling(1, self._rows)[1:]]
+        shapes += [(1, tokens) for tokens in _doubling(_SHORTEST, self._longest)[:-1]]
         for rows, tokens in sorted(shapes, key=lambda shape: shape[0] * shape[1]):
-            for repeat in range(_REPEATS + 1):
-                busy = self._begin(rows, tokens, tokens)
-                if repeat:  # the first pays for what is made only once
-                    self._observe(rows, tokens, tokens, busy)
             if time.monotonic() > end:
                 break
-        self._decode_with_context(longest)
+            self._measure(rows, tokens, end)
 
-    def _decode_with_context(self, longest: int) -> None:
-        """Decode a few rows over a longer context, which tells what reading KV costs."""
+    def _measure(self, rows: int, tokens: int, end: float) -> None:
+        """Observe a prefill of `rows` sequences a few times, or once when time is up."""
+        times = [self._begin(rows, tokens, tokens)]
+        while len(times) <= _REPEATS and time.monotonic() < end:
+            times.append(self._begin(rows, tokens, tokens))
+        for busy in times[1:] or times:  # the first pays for what is made only once
+            self.observations.append(Observation(rows * tokens, 0, busy))
+
+    def _measure_context(self, seconds_per_token: float, end: float) -> None:
+        """Observe the same few rows without and over a longer context, which tells what reading KV costs."""
         room = self._pipeline.capacity
-        reach = min(_CONTEXT, longest, room.max_context - _REPEATS - 2)
+        reach = min(_CONTEXT, self._longest, room.max_context - _REPEATS - 2)
         row_blocks = -(-(reach + _REPEATS + 1) // room.block_size)
-        rows = min(_ROWS, room.slots, room.blocks // row_blocks)
+        affordable = (
+            int((end - time.monotonic()) / 2 / (reach * seconds_per_token)) if reach > 0 else 0
+        )
+        rows = min(_ROWS, room.slots, room.blocks // row_blocks, max(1, affordable))
         if reach < 1 or rows < 1:
             return
+        self._measure(rows, 1, end)
         for row in range(rows):
             self._begin(1, reach, reach + _REPEATS + 1, slot=row, block=row * row_blocks)
         for position in range(reach, reach + _REPEATS + 1):
             busy = self._continue(rows, position)
             if position > reach:
-                self._observe(rows, 1, position + 1, busy)
-
-    def _observe(self, rows: int, count: int, context: int, busy: tuple[float, ...]) -> None:
-        self.observations.append(Observation(rows * count, rows * context, busy))
+                self.observations.append(Observation(rows, rows * position, busy))
 
     def _begin(
         self, rows: int, tokens: int, room: int, slot: int = 0, block: int = 0

@@ -1,8 +1,8 @@
 """What a step costs, in seconds of each stage.
 
-Stage time = a table over batch tokens (matrix products go in steps, not in a line) + KV tokens read. What a prefill
-chunk attends to within itself is in its table entry. Everything that compares times uses this, so that all of it is in
-one unit.
+Stage time = a table over batch tokens (matrix products go in steps, not in a line) + KV tokens read. A row reads what
+its sequence had before the step; what it attends to within itself is in the table's entry. Everything that compares
+times uses this, so that all of it is in one unit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from tdpipe.core.step import FloatArray, IntArray
+    from tdpipe.core.step import FloatArray, IntArray, Step
 
 
 _DENSE = 4096
@@ -27,7 +27,7 @@ class Observation:
     tokens: int
     """Batch tokens."""
     context: int
-    """KV tokens read, summed over rows."""
+    """KV tokens that the rows' sequences had before the step."""
     seconds: tuple[float, ...]
     """[stages] busy time."""
 
@@ -79,17 +79,25 @@ class CostModel:
         slowest: FloatArray = times.max(axis=0)
         return slowest
 
+    def stage_seconds(self, step: Step) -> tuple[float, ...]:
+        """[stages] seconds of a step."""
+        tokens, context = step.tokens, float(step.first.sum())
+        return tuple(
+            self._table(stage, tokens) + cost.per_context * context
+            for stage, cost in enumerate(self.stages)
+        )
+
     def step_time(self, tokens: int, context: float) -> float:
         """Seconds of the slowest stage for one batch."""
         return max(
-            (
-                float(self._dense[stage, tokens])
-                if tokens <= _DENSE
-                else float(cost.seconds(np.array([tokens]), np.zeros(1))[0])
-            )
-            + cost.per_context * context
+            self._table(stage, tokens) + cost.per_context * context
             for stage, cost in enumerate(self.stages)
         )
+
+    def _table(self, stage: int, tokens: int) -> float:
+        if tokens <= _DENSE:
+            return float(self._dense[stage, tokens])
+        return float(self.stages[stage].seconds(np.array([tokens]), np.zeros(1))[0])
 
 
 def proportional_cost(stages: int, fixed: float = 1e-3, per_token: float = 1e-5) -> CostModel:
@@ -102,8 +110,9 @@ def proportional_cost(stages: int, fixed: float = 1e-3, per_token: float = 1e-5)
 def fit_cost(observations: list[Observation]) -> CostModel:
     """Fit each stage's table and seconds per KV token to measured steps.
 
-    What a KV token costs is the steepest slope of time over context among steps of one token count, never negative. The
-    table takes the median time of each token count with that taken off, made to ascend.
+    What a KV token costs is taken from steps of one token count with little and with much context, and is 0 where these
+    do not clearly differ: noise over a short context would be multiplied by a long one. The table takes the median time
+    of each token count with that taken off, made to ascend.
 
     Raises:
         ValueError: there is no observation.
@@ -118,14 +127,21 @@ def _fit_stage(observations: list[Observation], stage: int) -> StageCost:
     tokens = np.array([o.tokens for o in observations], dtype=np.float64)
     context = np.array([o.context for o in observations], dtype=np.float64)
     seconds = np.array([o.seconds[stage] for o in observations])
-    per_context = 0.0
     points = np.unique(tokens)
     same = [(tokens == point) for point in points]
-    for mask in same:
-        spread = np.ptp(context[mask])
-        if spread > 0:
-            slope = np.polyfit(context[mask], seconds[mask], 1)[0]
-            per_context = max(per_context, float(slope))
+    per_context = max(_slope(context[mask], seconds[mask]) for mask in same)
     base = seconds - per_context * context
     table = np.maximum.accumulate([max(1e-7, float(np.median(base[mask]))) for mask in same])
     return StageCost(points.astype(np.int32), np.asarray(table, dtype=np.float64), per_context)
+
+
+def _slope(context: FloatArray, seconds: FloatArray) -> float:
+    """Seconds per KV token, from the steps with at most and with more than half of the longest context."""
+    much = context > context.max() / 2
+    if not much.any() or much.all():
+        return 0.0
+    low, high = seconds[~much], seconds[much]
+    if high.min() <= low.max():
+        return 0.0
+    reach = float(np.median(context[much]) - np.median(context[~much]))
+    return (float(np.median(high)) - float(np.median(low))) / reach

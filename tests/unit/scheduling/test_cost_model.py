@@ -57,6 +57,17 @@ def test_noise_never_makes_more_tokens_cheaper() -> None:
     assert times == sorted(times)
 
 
+def test_what_differs_by_noise_alone_makes_no_price_of_context() -> None:
+    draw = np.random.default_rng(0)
+    for _ in range(50):
+        noise = draw.normal(1.0, 0.02, 6)
+        contexts = (0, 0, 0, 16 * 257, 16 * 258, 16 * 259)
+        seen = [Observation(16, c, (0.5 * n,)) for c, n in zip(contexts, noise, strict=True)]
+        alone = seen[3:]
+        for observations in (seen, alone):
+            assert fit_cost(observations).stages[0].per_context < 0.5 * 0.1 / (16 * 257)
+
+
 def test_nothing_to_fit_from_is_refused() -> None:
     with pytest.raises(ValueError, match="no observation"):
         fit_cost([])
