@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,8 @@ class Case:
 def cases(draw: st.DrawFn, *, aborts: bool = True, oracle: bool = False) -> Case:
     block_size = draw(st.sampled_from((1, 4, 16)))
     arrivals = []
+    most_blocks_over = draw(st.sampled_from((0, 60)))
+    longest_prompt = draw(st.sampled_from((4, 40)))
     for _ in range(draw(st.integers(1, 14))):
         max_tokens = draw(st.integers(1, 40))
         stops_at = draw(st.integers(1, 60))
@@ -62,7 +64,7 @@ def cases(draw: st.DrawFn, *, aborts: bool = True, oracle: bool = False) -> Case
         arrivals.append(
             Arrival(
                 draw(st.integers(0, 30)),
-                draw(st.integers(1, 40)),
+                draw(st.integers(1, longest_prompt) | st.integers(30, 40)),
                 max_tokens,
                 stops_at,
                 draw(st.none() | st.integers(0, 40)) if aborts else None,
@@ -73,7 +75,7 @@ def cases(draw: st.DrawFn, *, aborts: bool = True, oracle: bool = False) -> Case
     return Case(
         draw(st.integers(1, 4)),
         block_size,
-        longest + draw(st.integers(0, 60)),
+        longest + draw(st.integers(0, most_blocks_over)),
         draw(st.integers(1, 12)),
         draw(st.integers(1, 64)),
         sorted(arrivals, key=lambda a: a.at),
@@ -171,9 +173,8 @@ class Replay:
         numbers = self.scheduler.state.in_flight[step.id].numbers
         tokens = []
         for number in numbers.tolist():
-            arrival = self.arrival_of(number)
-            index = self.case.arrivals.index(arrival)
-            stop = self.output[str(index)] + 1 >= arrival.stops_at
+            # Requests are added in the order of the case, and numbered in the order of adding.
+            stop = self.output[str(number)] + 1 >= self.case.arrivals[number].stops_at
             tokens.append(STOP if stop else OTHER)
         emission = self.scheduler.on_result(step.id, np.array(tokens, dtype=np.int32), (), 0.0)
         for name in emission.request_ids:
@@ -182,9 +183,6 @@ class Replay:
         for name, reason in emission.finished.items():
             assert name not in self.ended
             self.ended[name] = reason
-
-    def arrival_of(self, number: int) -> Arrival:
-        return self.case.arrivals[number]
 
 
 def expected_length(arrival: Arrival) -> int:
@@ -237,3 +235,26 @@ def test_a_new_epoch_starts_every_sequence_again_with_its_tokens(
         replay.advance()
     for index, arrival in enumerate(case.arrivals):
         assert replay.output[str(index)] == expected_length(arrival)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(case=cases(aborts=False), gap=st.integers(30, 60))
+def test_no_request_waits_for_an_endless_stream_of_others(
+    policy: str, case: Case, gap: int
+) -> None:
+    """Others keep coming at a rate that the pipeline can serve; what came first must end all the same."""
+    small = Arrival(0, 4, 6, 6, None, (6,))
+    blocks = case.blocks + 2 * -(-10 // case.block_size)
+    stream = replace(case, blocks=blocks, slots=case.slots + 2, budget=case.budget + 8)
+    watched = [replace(arrival, at=0) for arrival in case.arrivals]
+    # A tick is one event, so a request of n tokens takes at least 2n of them: this many serve the watched in turn.
+    patience = 20 + 8 * sum(each.prompt + each.max_tokens for each in watched)
+    others = [replace(small, at=tick) for tick in range(0, patience, gap)]
+    replay = Replay(policy, replace(stream, arrivals=[*watched, *others]))
+    for tick in range(patience):
+        for index, arrival in enumerate(replay.case.arrivals):
+            if arrival.at == tick:
+                replay.add(index, arrival)
+        replay.advance()
+    assert {str(index) for index in range(len(watched))} <= set(replay.ended)
