@@ -35,9 +35,14 @@ if TYPE_CHECKING:
 _SYSTEMS = {
     "temporal-2": System("temporal, 2 stages", "temporal", 2),
     "hybrid-2": System("hybrid, 2 stages", "hybrid", 2),
+    "hybrid-2-64": System("hybrid at 64 tokens, 2 stages", "hybrid", 2, 64),
+    "hybrid-2-128": System("hybrid at 128 tokens, 2 stages", "hybrid", 2, 128),
+    "hybrid-2-256": System("hybrid at 256 tokens, 2 stages", "hybrid", 2, 256),
     "temporal-1": System("temporal, 1 stage", "temporal", 1),
     "hybrid-1": System("hybrid, 1 stage", "hybrid", 1),
+    "generate-batch-16": System("generate_batch, 16 rows", None, rows=16),
     "generate-batch": System("generate_batch", None),
+    "generate-batch-64": System("generate_batch, 64 rows", None, rows=64),
 }
 _DEFAULT_SYSTEMS = ("temporal-2", "hybrid-2", "temporal-1", "generate-batch")
 _KV_SHARE = 0.4

@@ -32,7 +32,10 @@ def run_engine(job: Job) -> Run:
             "model": {"path": job.checkpoint, "device": "cpu", "dtype": job.dtype},
             "pipeline": {"stages": stages, "threads_per_stage": max(1, job.threads // stages)},
             "cache": {"block_size": BLOCK_SIZE, "blocks": job.kv_blocks},
-            "scheduler": {"policy": job.system.policy, "token_budget": job.token_budget},
+            "scheduler": {
+                "policy": job.system.policy,
+                "token_budget": job.system.token_budget or job.token_budget,
+            },
         }
     )
     engine = start_engine(settings, lambda line: print(f"  {line}", file=sys.stderr))

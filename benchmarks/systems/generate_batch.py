@@ -1,4 +1,4 @@
-"""Transformers' continuous batching as a measured system, with the settings that suit a CPU best.
+"""Transformers' continuous batching as a measured system.
 
 `generate_batch` itself takes one output length for all requests. So its manager is driven directly,
 which is all that `generate_batch` does besides waiting.
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from benchmarks.request_mix import MixRequest
     from benchmarks.systems.job import Job
 
-_MOST_ROWS = 32
-
 
 def run_generate_batch(job: Job) -> Run:
     """Load the model, start a manager, warm it up, serve the requests and stop it.
@@ -37,8 +35,8 @@ def run_generate_batch(job: Job) -> Run:
     batching = transformers.ContinuousBatchingConfig(
         page_size=BLOCK_SIZE,
         num_blocks=job.kv_blocks,
-        max_batch_tokens=job.token_budget,
-        max_requests_per_batch=_MOST_ROWS,
+        max_batch_tokens=job.system.token_budget or job.token_budget,
+        max_requests_per_batch=job.system.rows,
         allow_block_sharing=False,  # no two prompts begin alike
     )
     manager = model.init_continuous_batching(generation, batching)

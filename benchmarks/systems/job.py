@@ -21,6 +21,10 @@ class System:
     policy: Literal["temporal", "hybrid"] | None
     """tdpipe's; None is `generate_batch` of transformers."""
     stages: int = 1
+    token_budget: int | None = None
+    """Batch tokens of a step that contains prefill; None takes the job's."""
+    rows: int = 32
+    """Sequences in a step of `generate_batch`, at most."""
 
 
 @dataclass(frozen=True, slots=True)
