@@ -24,7 +24,7 @@ class Capacity:
     slots: int
     """Sequences that may hold KV at once."""
     max_context: int
-    """Tokens of prompt and output together at most; such a sequence fits the blocks."""
+    """Tokens of prompt and output together at most; the blocks may hold fewer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class CheckpointStages:
     slots: int
     """Sequences that may hold KV at once."""
     max_context: int
-    """Tokens of a sequence at most, if the KV blocks suffice."""
+    """Tokens of a sequence at most, if the KV blocks suffice for them."""
 
     @classmethod
     def plan(cls, settings: Settings, description: ModelDescription) -> CheckpointStages:
@@ -86,14 +86,13 @@ class CheckpointStages:
 
     def capacity(self, blocks: int) -> Capacity:
         block_size = self.cache.block_size
-        context = min(self.max_context, blocks * block_size)
-        if context < 2:
+        if blocks * block_size < 2:
             raise SettingsError(
-                "cache.memory",
+                "cache.memory" if self.cache.blocks is None else "cache.blocks",
                 f"no room for the KV of any sequence: {blocks} blocks of {block_size} tokens",
                 "raise it, free memory or use more stages",
             )
-        return Capacity(blocks, block_size, self.slots, context)
+        return Capacity(blocks, block_size, self.slots, self.max_context)
 
 
 class LoadedCheckpointStage:
@@ -103,7 +102,7 @@ class LoadedCheckpointStage:
         plan: of all stages.
         model: this stage's layers.
         stage: its number.
-        sharing: stages on this host, this one included.
+        sharing: stages that share the device's memory, this one included.
         attention: name of its backend.
     """
 
@@ -143,7 +142,8 @@ class LoadedCheckpointStage:
             self._model,
             kv,
             slots=self._plan.slots,
-            max_context=self._plan.max_context,
+            # Tables of a context that the blocks can never hold would only take memory.
+            max_context=min(self._plan.max_context, blocks * kv.block_size),
             first=self._stage == 0,
             last=self._stage == self._plan.stages - 1,
         )

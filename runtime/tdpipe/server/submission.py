@@ -73,20 +73,22 @@ def _check_tokens(param: str, tokens: Sequence[int], limits: Limits) -> None:
 
 
 def _output_budget(body: GenerationBody, prompt: int, limits: Limits) -> int:
-    limit = min(limits.max_context, limits.kv_tokens)
-    what = "the context" if limits.max_context <= limits.kv_tokens else "the KV cache"
+    limit, what, raising = limits.max_context, "the context", ""
+    if limits.kv_tokens < limit:
+        limit, what = limits.kv_tokens, "the KV cache"
+        raising = ", or raise the server's cache.memory or cache.blocks"
     left = limit - prompt
     field, asked = body.output_limit
     size = f"the prompt has {prompt} tokens"
     if left < 1:
         problem = f"{size}, but {what} holds {limit} with at least one output token"
-        raise _too_long(f"{problem}; shorten the prompt", body.prompt_field)
+        raise _too_long(f"{problem}; shorten the prompt{raising}", body.prompt_field)
     if asked is not None and asked > left:
         problem = (
             f"{size} and {field} is {asked}, {prompt + asked} together, but {what} holds {limit}"
         )
         remedy = f"shorten the prompt or ask for at most {left} output tokens"
-        raise _too_long(f"{problem}; {remedy}", field)
+        raise _too_long(f"{problem}; {remedy}{raising}", field)
     if asked is None:
         return left if body.default_output_limit is None else min(left, body.default_output_limit)
     return asked

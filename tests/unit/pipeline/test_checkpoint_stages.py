@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from tdpipe.core.errors import SettingsError
+from tdpipe.core.errors import PipelineError, SettingsError
 from tdpipe.core.settings import load_settings
 from tdpipe.model.description import describe_model
+from tdpipe.pipeline.base import Capacity
 from tdpipe.pipeline.checkpoint_stages import CheckpointStages
 from tests.support.checkpoints import tiny_checkpoint
+from tests.support.step_driver import row_step, start_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,16 +46,28 @@ def test_a_context_that_the_model_does_not_have_is_refused(path: Path) -> None:
         plan(path, model={"max_context": CONTEXT + 1})
 
 
-def test_the_context_is_no_longer_than_the_cache(path: Path) -> None:
+def test_the_context_is_the_models_however_few_tokens_the_cache_holds(path: Path) -> None:
     stages = plan(path, scheduler={"max_running": 3}, cache={"block_size": 8})
-    assert stages.capacity(10).max_context == 80
-    assert stages.capacity(1000).max_context == CONTEXT
-    assert stages.capacity(10).slots == 3
+    assert stages.capacity(10) == Capacity(blocks=10, block_size=8, slots=3, max_context=CONTEXT)
 
 
-def test_a_cache_without_room_for_any_sequence_is_refused(path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"cache\.memory: no room"):
-        plan(path).capacity(0)
+def test_a_stage_remembers_no_more_of_a_sequence_than_the_cache_holds(path: Path) -> None:
+    stages = plan(path, pipeline={"stages": 1}, cache={"block_size": 8})
+    executor = stages.load(0, torch.device("cpu"), sharing=1).executor(4)
+    executor.apply(row_step(0, [(0, 0, 1, False)], (start_of(0, 1, [5] * 32),)))
+    with pytest.raises(PipelineError, match="starts a sequence of 33 tokens"):
+        executor.apply(row_step(1, [(0, 0, 1, False)], (start_of(0, 2, [5] * 33),)))
+
+
+@pytest.mark.parametrize(
+    ("cache", "field"),
+    [({}, "memory"), ({"memory": 1.0}, "memory"), ({"blocks": 1, "block_size": 1}, "blocks")],
+)
+def test_a_cache_without_room_for_any_sequence_is_refused(
+    path: Path, cache: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(SettingsError, match=rf"cache\.{field}: no room"):
+        plan(path, cache=cache).capacity(cache.get("blocks", 0))
 
 
 def test_blocks_are_what_memory_holds_of_the_stages_own_layers(path: Path) -> None:
