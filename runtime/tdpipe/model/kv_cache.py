@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
+from tdpipe.core.errors import SettingsError
 from tdpipe.model.attention import LayerKV
 from tdpipe.model.attention.cpu import advise_huge_pages
 
@@ -26,6 +28,9 @@ class KVCache:
         block_size: tokens in a block.
         dtype: of keys and values: the model's.
         device: the model's.
+
+    Raises:
+        SettingsError: there is not enough memory.
     """
 
     def __init__(
@@ -42,9 +47,19 @@ class KVCache:
         self.block_size = block_size
         self._first = layers.start
         shape = (blocks, block_size, description.kv_heads, description.head_dim)
+        # For the host's memory torch has no error of its own.
+        lacking = RuntimeError if device.type == "cpu" else torch.OutOfMemoryError
         self._layers = []
         for _ in layers:
-            keys, values = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
+            try:
+                keys, values = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
+            except lacking as error:
+                size = 2 * len(layers) * math.prod(shape) * dtype.itemsize / 2**30
+                raise SettingsError(
+                    "cache.memory",
+                    f"no room on {device} for {size:.2f} GiB of KV cache",
+                    "set less, or fewer cache.blocks, or free memory",
+                ) from error
             for cache in (keys, values):
                 advise_huge_pages(cache)
             self._layers.append(LayerKV(keys, values))

@@ -59,7 +59,7 @@ class StageActor:
         self._loop: StageLoop | None = None
 
     def load(self, builder: StageBuilder, device: str, sharing: int) -> StageOffer | StageFailure:
-        """Load the stage's weights. `sharing` stages, this one included, are on its host."""
+        """Load the stage's weights; `sharing` stages, this one included, share its memory."""
         started = time.monotonic()
         try:
             self._loaded = builder.load(self._stage, resolve_device(device), sharing)

@@ -91,7 +91,9 @@ class _RayStart:
         cuda = device == "cuda" or (device == "auto" and self._cluster.gpus > 0)
         placement = self._place(cuda)
         actors = self._create(placement, cuda)
-        blocks = self._load(actors, "cuda" if cuda else "cpu", placement.sharing())
+        # A GPU is one stage's alone, while stages on CPUs share the memory of their host.
+        sharing = [1] * len(actors) if cuda else placement.sharing()
+        blocks = self._load(actors, "cuda" if cuda else "cpu", sharing)
         capacity = self._builder.capacity(blocks)
         control = self._connect(actors, blocks)
         group = RayStages(control, actors, self._undo.pop_all())
@@ -133,8 +135,8 @@ class _RayStart:
             self._progress(f"stage {stage}: {offer.name} loaded in {offer.seconds:.1f} s")
 
         loads = [
-            actor.load.remote(self._builder, device, on_host)
-            for actor, on_host in zip(actors, sharing, strict=True)
+            actor.load.remote(self._builder, device, together)
+            for actor, together in zip(actors, sharing, strict=True)
         ]
         offers: list[StageOffer] = _results(loads, "load", self._deadline, tell)
         return min(offer.fitting_blocks for offer in offers)

@@ -26,7 +26,11 @@ class LoadedStage(Protocol):
     device: torch.device
 
     def fitting_blocks(self) -> int:
-        """KV blocks that this stage has room for."""
+        """KV blocks that this stage has room for.
+
+        Raises:
+            SettingsError: the settings ask for more.
+        """
 
     def executor(self, blocks: int) -> Executor:
         """Allocate `blocks` KV blocks and everything else that steps need."""
@@ -44,7 +48,7 @@ class StageBuilder(Protocol):
         Args:
             stage: which.
             device: where to.
-            sharing: stages on this host, this one included.
+            sharing: stages that share the device's memory, this one included.
 
         Raises:
             ModelError: the checkpoint cannot be loaded.

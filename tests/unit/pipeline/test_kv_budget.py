@@ -5,21 +5,35 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from tdpipe.core.errors import SettingsError
 from tdpipe.core.settings import CacheSettings
+from tdpipe.pipeline import kv_budget
 from tdpipe.pipeline.host_memory import available_memory
-from tdpipe.pipeline.kv_budget import KVBudget
+from tdpipe.pipeline.kv_budget import GPU_SHARE, HOST_SHARE, KVBudget
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CPU = torch.device("cpu")
-GIB = 2**30
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+MIB, GIB = 2**20, 2**30
+
+
+@pytest.fixture(autouse=True)
+def free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with 16 GiB and a GPU with 8 GiB free."""
+    monkeypatch.setattr(kv_budget, "available_memory", lambda: 16 * GIB)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (8 * GIB, 80 * GIB))
 
 
 def blocks(
-    settings: CacheSettings, block_bytes: int, *, useful: int = 10**9, sharing: int = 1
+    settings: CacheSettings,
+    block_bytes: int,
+    *,
+    useful: int = 10**9,
+    sharing: int = 1,
+    device: torch.device = CPU,
 ) -> int:
-    return KVBudget(settings, useful).blocks(block_bytes, CPU, sharing)
+    return KVBudget(settings, useful).blocks(block_bytes, device, sharing)
 
 
 def test_a_number_of_blocks_overrides_memory() -> None:
@@ -27,18 +41,42 @@ def test_a_number_of_blocks_overrides_memory() -> None:
 
 
 def test_memory_is_gibibytes_per_stage_however_many_share_the_host() -> None:
-    assert blocks(CacheSettings(memory=0.5), 2**20, sharing=4) == 512
+    assert blocks(CacheSettings(memory=0.5), MIB, sharing=4) == 512
 
 
 def test_blocks_that_nothing_could_use_are_not_taken() -> None:
-    assert blocks(CacheSettings(memory=0.5), 2**20, useful=100) == 100
+    assert blocks(CacheSettings(memory=0.5), MIB, useful=100) == 100
 
 
-def test_stages_of_one_host_share_its_memory() -> None:
-    alone = blocks(CacheSettings(), 2**20)
-    shared = blocks(CacheSettings(), 2**20, sharing=4)
-    # Memory comes and goes on a busy host, but not by a factor of two.
-    assert 0 < shared < alone / 2
+@pytest.mark.parametrize(("device", "share"), [(CPU, HOST_SHARE), (GPU, GPU_SHARE)])
+def test_stages_that_share_memory_together_take_a_part_of_what_is_free(
+    device: torch.device, share: float
+) -> None:
+    room = (16 if device is CPU else 8) * 1024 * share
+    assert blocks(CacheSettings(), MIB, device=device) == int(room)
+    assert blocks(CacheSettings(), MIB, device=device, sharing=4) == int(room / 4)
+
+
+@pytest.mark.parametrize(
+    ("device", "sharing", "memory", "count"),
+    [(CPU, 1, "16", 16384), (CPU, 3, "5.33", 5461), (GPU, 1, "8", 8192), (GPU, 3, "2.66", 2730)],
+)
+def test_more_than_is_free_is_refused_with_the_most_that_fits(
+    device: torch.device, sharing: int, memory: str, count: int
+) -> None:
+    def ask(settings: CacheSettings) -> int:
+        return blocks(settings, MIB, device=device, sharing=sharing)
+
+    with pytest.raises(SettingsError, match=rf"cache\.memory: .* at most {memory},"):
+        ask(CacheSettings(memory=100))
+    assert ask(CacheSettings(memory=float(memory))) > 0
+    with pytest.raises(SettingsError, match=rf"cache\.blocks: .* at most {count},"):
+        ask(CacheSettings(blocks=count + 1))
+    assert ask(CacheSettings(blocks=count)) == count
+
+
+def test_memory_that_is_not_free_is_fine_where_no_sequence_could_use_it() -> None:
+    assert blocks(CacheSettings(memory=100), MIB, useful=200) == 200
 
 
 @pytest.mark.parametrize(
