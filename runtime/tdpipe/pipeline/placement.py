@@ -43,11 +43,12 @@ class Placement:
             ray.get(self._group.ready(), timeout=timeout)
         except GetTimeoutError as error:
             self.remove()
+            on_cpus = ", set model.device to cpu" if "GPU" in self._resources else ""
             raise PipelineError(
                 f"no place for {stages} stages of {_amounts(self._resources)} each after "
                 f"{timeout:g} s; the cluster has {_amounts(ray.cluster_resources())}, of which "
                 f"{_amounts(ray.available_resources())} are free; add nodes, set fewer "
-                "pipeline.stages or raise pipeline.start_timeout"
+                f"pipeline.stages{on_cpus} or raise pipeline.start_timeout"
             ) from error
 
     def options(self, stage: int) -> dict[str, Any]:
@@ -61,8 +62,10 @@ class Placement:
         }
 
     def sharing(self) -> list[int]:
-        """For each stage, how many stages its node has, itself included."""
+        """For each stage, how many stages share the memory of its device, itself included."""
         nodes: dict[int, str] = placement_group_table(self._group)["bundles_to_node_id"]
+        if "GPU" in self._resources:  # which is one stage's alone
+            return [1] * len(nodes)
         stages_of = Counter(nodes.values())
         return [stages_of[nodes[stage]] for stage in range(len(nodes))]
 

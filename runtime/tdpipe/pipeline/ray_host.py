@@ -18,6 +18,7 @@ from tdpipe.core.step import StageFailure
 from tdpipe.pipeline.actor import StageActor
 from tdpipe.pipeline.control_socket import ControlServer
 from tdpipe.pipeline.deadline import Deadline
+from tdpipe.pipeline.device_choice import choose_device
 from tdpipe.pipeline.epoch_keys import EpochKeys
 from tdpipe.pipeline.placement import Placement
 from tdpipe.pipeline.ray_cluster import RayCluster
@@ -57,7 +58,7 @@ def start_on_ray(
     Args:
         settings: threads, interface and timeouts.
         builder: makes a stage in its actor.
-        device: of every stage; auto is cuda where the cluster has GPUs.
+        device: of every stage; auto is for `choose_device` to say.
         progress: told what is going on, line by line.
 
     Raises:
@@ -88,12 +89,12 @@ class _RayStart:
         undo.callback(self._cluster.leave)
 
     def run(self, device: Literal["auto", "cpu", "cuda"]) -> StagePipeline:
-        cuda = device == "cuda" or (device == "auto" and self._cluster.gpus > 0)
+        choice = choose_device(device, self._builder.stages, self._cluster.gpus)
+        self._progress(f"stages compute on {choice.device}: {choice.reason}")
+        cuda = choice.device == "cuda"
         placement = self._place(cuda)
         actors = self._create(placement, cuda)
-        # A GPU is one stage's alone, while stages on CPUs share the memory of their host.
-        sharing = [1] * len(actors) if cuda else placement.sharing()
-        blocks = self._load(actors, "cuda" if cuda else "cpu", sharing)
+        blocks = self._load(actors, choice.device, placement.sharing())
         capacity = self._builder.capacity(blocks)
         control = self._connect(actors, blocks)
         group = RayStages(control, actors, self._undo.pop_all())

@@ -34,6 +34,7 @@ def start_pipeline(
     builder = CheckpointStages.plan(settings, description)
     if settings.pipeline.host == "in_process":
         device = resolve_device(settings.model.device)
+        progress(f"stages compute on {device.type}")
         return start_in_process(settings.pipeline, builder, device, progress)
     # Importing Ray takes a second, which a pipeline in process has no use for.
     from tdpipe.pipeline.ray_host import start_on_ray
