@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from tdpipe.core.settings import Settings
+from tdpipe.core.settings_variables import variable_name
 
 
 def setting_option(section: str, field: str, *flags: str, metavar: str | None = None) -> Any:  # noqa: ANN401
@@ -18,8 +19,10 @@ def setting_option(section: str, field: str, *flags: str, metavar: str | None = 
     schema: Any = Settings.model_fields[section].annotation
     info = schema.model_fields[field]
     text = (info.description or "").rstrip(".").replace("None ", "If absent, ")
-    variable = f"TDPIPE_{section}__{field}".upper()
     default = "" if info.default is None else f"default {info.default}, "
     return typer.Option(
-        *flags, help=f"{text} ({default}env {variable}).", show_default=False, metavar=metavar
+        *flags,
+        help=f"{text} ({default}env {variable_name(section, field)}).",
+        show_default=False,
+        metavar=metavar,
     )

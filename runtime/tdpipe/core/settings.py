@@ -6,23 +6,50 @@ The operator writes the same file, so both sides validate with this module, whic
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    YamlConfigSettingsSource,
 )
-from yaml import YAMLError
+from pydantic_settings import SettingsError as SourceError
 
 from tdpipe.core.errors import SettingsError
+from tdpipe.core.settings_problems import setting_problem, to_settings_error
+from tdpipe.core.settings_variables import (
+    DELIMITER,
+    PREFIX,
+    refuse_unknown_variables,
+    variable_name,
+)
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_boolean(cls, value: object) -> object:
+        # pydantic would take true for 1, and strict mode, which does not, refuses the environment's text.
+        parts = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(part, bool) for part in parts):
+            raise setting_problem("cannot be true or false", "give a number, or quote the word")
+        return value
 
 
 class ModelSettings(_Section):
@@ -60,6 +87,23 @@ class PipelineSettings(_Section):
     step_timeout: float = Field(default=300.0, gt=0)
     """Seconds without any result, while steps are in flight, after which the pipeline counts as hung."""
 
+    @field_validator("partition", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Take `2,2` too, as is natural in a variable, where pydantic-settings takes only JSON."""
+        if isinstance(value, int):  # what JSON makes of a variable with a single number
+            return (value,)
+        return value.split(",") if isinstance(value, str) else value
+
+    @field_validator("network_interface", "start_timeout")
+    @classmethod
+    def _needs_ray(cls, value: object, info: ValidationInfo) -> object:
+        if value is not None and info.data.get("host") == "in_process":
+            raise setting_problem(
+                "is of no use in process", "leave it out or set pipeline.host to ray"
+            )
+        return value
+
 
 class CacheSettings(_Section):
     """The KV cache of every stage."""
@@ -86,6 +130,15 @@ class SchedulerSettings(_Section):
     switch_hysteresis: float = Field(default=1.0, ge=0)
     """How much the loss from thin decode batches must exceed the cost of switching to prefill, as a share of it."""
 
+    @field_validator("forecast_margin", "switch_hysteresis")
+    @classmethod
+    def _needs_phases(cls, value: object, info: ValidationInfo) -> object:
+        if info.data.get("policy") == "hybrid":
+            raise setting_problem(
+                "is of no use to hybrid", "leave it out or set scheduler.policy to temporal"
+            )
+        return value
+
 
 class ServerSettings(_Section):
     """The HTTP endpoint."""
@@ -100,11 +153,10 @@ class Settings(BaseSettings):
     """All settings. Read them with `load_settings`, which says in one line what is wrong with a bad one."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TDPIPE_",
-        env_nested_delimiter="__",
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
         extra="forbid",
         frozen=True,
-        nested_model_default_partial_update=True,
         use_attribute_docstrings=True,
     )
 
@@ -124,10 +176,10 @@ def load_settings(
 
     Raises:
         SettingsError: the file is missing or not YAML, or a value has an unknown name, the wrong
-            type or is out of range.
+            type, is out of range or of no use beside the others.
     """
-    if file is not None and not file.is_file():
-        raise SettingsError("--config", f"no such file: {file}", "give the path of a YAML file")
+    refuse_unknown_variables(Settings, os.environ)
+    content = {} if file is None else _read(file)
 
     class Layered(Settings):
         @classmethod
@@ -139,18 +191,33 @@ def load_settings(
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            yaml = () if file is None else (YamlConfigSettingsSource(settings_cls, yaml_file=file),)
-            return (init_settings, env_settings, *yaml)
+            return (init_settings, env_settings, InitSettingsSource(settings_cls, content))
 
     try:
         return Layered(**(flags or {}))  # type: ignore[arg-type]
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "settings"
-        remedy = f"got {first['input']!r}" if first["type"] != "missing" else "set it"
-        raise SettingsError(field, first["msg"], remedy) from error
-    except (ValueError, TypeError, YAMLError) as error:
-        where = "settings" if file is None else str(file)
+        raise to_settings_error(error, Settings) from error
+    except SourceError as error:
+        example = variable_name("pipeline", "stages")
         raise SettingsError(
-            where, str(error).splitlines()[0], "mend the file or variable"
+            "environment", str(error), f"set one field in a variable, such as {example}=2"
         ) from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise SettingsError("--config", f"no such file: {file}", "give the path of a YAML file")
+    try:
+        content = yaml.safe_load(file.read_bytes())
+    except (OSError, yaml.YAMLError) as error:
+        problem = str(error).splitlines()[0]
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+            problem = f"line {error.problem_mark.line + 1}: {error.problem}"
+        raise SettingsError(str(file), problem, "give a YAML file that can be read") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise SettingsError(
+            str(file), "must hold sections by name", "write it like pipeline: {stages: 2}"
+        )
+    return content

@@ -1,0 +1,60 @@
+"""The environment variables that set settings: their names, and the refusal of those that set nothing.
+
+pydantic-settings looks only for the variables that it knows, so that a misspelt one would go unnoticed.
+"""
+
+from __future__ import annotations
+
+import re
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING
+
+from tdpipe.core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import BaseModel
+
+PREFIX = "TDPIPE_"
+DELIMITER = "__"
+
+# Kubernetes sets these in every pod for a Service whose name begins with `tdpipe`.
+_SERVICE_LINK = re.compile(r"\w*(_SERVICE_(HOST|PORT)\w*=|_PORT_\d+_\w+=|_PORT=\w+://)")
+
+
+def variable_name(section: str, field: str) -> str:
+    """The variable of the setting `section.field`."""
+    return f"{PREFIX}{section}{DELIMITER}{field}".upper()
+
+
+def refuse_unknown_variables(schema: type[BaseModel], environment: Mapping[str, str]) -> None:
+    """Check all variables of `environment` that begin with the prefix, in any case.
+
+    Raises:
+        SettingsError: one is of no section of `schema` and of no field in one.
+    """
+    sections, settings = set(), []
+    for section, info in schema.model_fields.items():
+        if fields := getattr(info.annotation, "model_fields", None):
+            sections.add(f"{PREFIX}{section}".upper())
+            settings += [variable_name(section, field) for field in fields]
+    for variable, value in environment.items():
+        name = variable.upper()
+        if not name.startswith(PREFIX) or name in sections or name in settings:
+            continue
+        if not _SERVICE_LINK.match(f"{name}={value}"):
+            nearest = max(settings, key=lambda setting: _likeness(name, setting))
+            raise SettingsError(variable, "sets nothing", f"the nearest name is {nearest}")
+
+
+def _likeness(name: str, setting: str) -> float:
+    # The field counts by itself too, as people leave out the section.
+    field, setting_field = (
+        each.removeprefix(PREFIX).split(DELIMITER)[-1] for each in (name, setting)
+    )
+    return _ratio(name, setting) + _ratio(field, setting_field)
+
+
+def _ratio(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other).ratio()
