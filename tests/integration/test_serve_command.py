@@ -16,7 +16,7 @@ import pytest
 
 from tdpipe.cli import main
 from tests.support.endpoint import free_port
-from tests.support.serve_scripted import replace_engine
+from tests.support.serve_scripted import FAILURE, replace_engine
 from tests.support.tokenizer_kinds import build_hf
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def test_an_engine_that_fails_ends_its_requests_and_the_process(checkpoint: Path
     assert text.splitlines()[-1] == "error: stage 1 failed: OSError: no room"
 
 
-def test_an_engine_that_does_not_start_is_one_line_and_status_1(
+def test_an_engine_that_does_not_start_ends_in_one_line_and_status_1(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("START_ERROR", "1")
@@ -129,5 +129,11 @@ def test_an_engine_that_does_not_start_is_one_line_and_status_1(
     text = capsys.readouterr().err
     assert caught.value.code == 1
     assert text.splitlines()[-1] == "error: stage 1 failed: OSError: no room"
-    assert "Traceback" not in text
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_stage_s_own_traceback_is_logged_when_the_engine_does_not_start(checkpoint: Path) -> None:
+    with serving(checkpoint, free_port(), START_ERROR="1") as process:
+        _, text = process.communicate(timeout=60)
+    assert FAILURE in text
+    assert text.splitlines()[-1] == "error: stage 1 failed: OSError: no room"

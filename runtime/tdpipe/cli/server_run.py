@@ -6,6 +6,7 @@ load at once.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from tdpipe.cli.demo import with_model
@@ -19,6 +20,7 @@ from tdpipe.server.http_server import HttpServer, listen
 from tdpipe.server.served_model import ServedModel, load_served_model
 from tdpipe.server.serving import Service, Serving
 
+_log = logging.getLogger(__name__)
 _CHECK_SECONDS = 0.5
 """Between looks at the engine's health."""
 
@@ -84,4 +86,10 @@ def _load_model(settings: Settings) -> ServedModel:
 def _start_engine(settings: Settings, progress: Callable[[str], None]) -> EnginePort:
     from tdpipe.controller.start import start_engine
 
-    return start_engine(settings, progress)
+    try:
+        return start_engine(settings, progress)
+    except PipelineError as error:
+        # The error's line on the terminal has no room for a stage's own traceback.
+        if "\n" in str(error):
+            _log.error("the pipeline did not start: %s", error)
+        raise
