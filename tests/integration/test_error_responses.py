@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import openai
 import pytest
 
+from tdpipe.server.app import create_app
+from tdpipe.server.serving import Serving
 from tests.support.endpoint import ANSWER, MODEL, answer_with, scripted_model, serve
 from tests.support.fake_engine import FakeEngine, FakeLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from starlette.types import Message
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
 COMPLETION = {"model": MODEL, "prompt": "hello"}
@@ -206,13 +211,15 @@ def test_what_the_engine_refuses_is_refused() -> None:
     assert error_of(response)["message"] == "can never fit"
 
 
-def test_an_engine_that_fails_gives_503_with_the_cause() -> None:
+def test_an_engine_that_fails_gives_503_with_the_cause(caplog: pytest.LogCaptureFixture) -> None:
     with serve(FakeEngine(answer_with(ANSWER), fail_after=2)) as endpoint:
         response = httpx.post(f"{endpoint.url}/v1/chat/completions", json=CHAT)
     assert response.status_code == 503
     assert "RuntimeError: scripted failure" in error_of(response)["message"]
     assert "Traceback" not in response.text
     assert response.headers["retry-after"]
+    # The engine logs its failure itself, once and not for each request.
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_a_stream_that_fails_ends_with_an_error_event() -> None:
@@ -249,3 +256,26 @@ def test_a_bug_is_told_without_details(monkeypatch: pytest.MonkeyPatch) -> None:
     assert response.status_code == 500
     assert error_of(response)["code"] == "internal_error"
     assert "division" not in response.text
+
+
+async def test_a_client_that_leaves_during_its_upload_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    serving = Serving()
+    upload: list[Message] = [
+        {"type": "http.request", "body": b'{"model": ', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> Message:
+        return upload.pop(0)
+
+    async def send(_: Message) -> None:
+        pass
+
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/v1/completions"}
+    scope |= {"query_string": b"", "headers": []}
+    await create_app(serving)(scope, receive, send)
+    assert not upload
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert b"tdpipe_error_responses_total{" not in serving.metrics.render()[0]

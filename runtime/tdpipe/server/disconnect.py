@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class ClientGoneError(Exception):
-    """The client closed its connection before the answer was complete."""
+    """The client closed its connection before its request or the answer was complete."""
 
 
 async def unless_disconnected(receive: Receive, work: Coroutine[None, None, T]) -> T:

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from tdpipe.core.errors import PipelineError, RequestError, TDPipeError
+from tdpipe.server.disconnect import ClientGoneError
 from tdpipe.server.error_text import one_line
 
 _log = logging.getLogger(__name__)
+_CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it
 
 
 class ApiError(TDPipeError):
@@ -41,7 +43,8 @@ def to_api_error(error: Exception) -> ApiError:
         case RequestError():
             return ApiError(400, str(error), param=error.param, code="invalid_value")
         case PipelineError():
-            _log.error("the engine failed: %s", one_line(error))
+            # The engine has logged it once; every open request ends here.
+            _log.debug("the engine failed: %s", one_line(error))
             return ApiError(503, f"the engine failed: {one_line(error)}", code="engine_failed")
         case HTTPException(status_code=404):
             return ApiError(
@@ -76,5 +79,9 @@ def install_error_handlers(app: FastAPI, count: Callable[[str], None]) -> None:
             headers["retry-after"] = "1"
         return JSONResponse(error_body(api_error), api_error.status, headers)
 
+    async def answer_nobody(_: Request, __: Exception) -> Response:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+
+    app.add_exception_handler(ClientGoneError, answer_nobody)
     for kind in (TDPipeError, HTTPException, Exception):
         app.add_exception_handler(kind, answer)

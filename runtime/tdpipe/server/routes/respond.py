@@ -9,10 +9,8 @@ from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from tdpipe.server.call import Call, Output
-from tdpipe.server.disconnect import ClientGoneError, unless_disconnected
+from tdpipe.server.disconnect import unless_disconnected
 from tdpipe.server.sse import EventStream
-
-_CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it
 
 
 class Answer(Protocol):
@@ -28,13 +26,15 @@ class Answer(Protocol):
 async def respond(
     request: Request, call: Call, answer: Answer, *, stream: bool | None, include_usage: bool
 ) -> Response:
-    """Take over `call`, which is closed when its answer is sent or its client is gone."""
+    """Take over `call`, which is closed when its answer is sent or its client is gone.
+
+    Raises:
+        ClientGoneError: the client disconnected before a whole answer.
+    """
     if stream:
         return EventStream(answer.chunks(call, include_usage=include_usage), call.close)
     try:
         outputs = await unless_disconnected(request.receive, call.outputs())
-    except ClientGoneError:
-        return Response(status_code=_CLIENT_CLOSED_REQUEST)
     finally:
         call.close()
     return JSONResponse(answer.whole(outputs) | {"usage": call.usage()})

@@ -8,7 +8,9 @@ from typing import Any, ClassVar, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
+from starlette.requests import ClientDisconnect
 
+from tdpipe.server.disconnect import ClientGoneError
 from tdpipe.server.errors import ApiError
 
 BodyT = TypeVar("BodyT", bound="Body")
@@ -59,8 +61,12 @@ async def read_body(request: Request, schema: type[BodyT]) -> BodyT:
 
     Raises:
         ApiError: 400, for the first thing that is wrong with it.
+        ClientGoneError: the client disconnected before its end.
     """
-    raw = await request.body()
+    try:
+        raw = await request.body()
+    except ClientDisconnect as error:
+        raise ClientGoneError from error
     try:
         return schema.model_validate_json(raw)
     except ValidationError as error:
