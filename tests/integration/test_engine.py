@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from tdpipe.controller.engine import Engine
+from tdpipe.controller.snapshot import EngineSnapshot
 from tdpipe.core.errors import PipelineError, RequestError
 from tdpipe.core.request import FinishReason
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.core.settings import PipelineSettings
+from tdpipe.core.step import Phase
 from tdpipe.pipeline.in_process import start_in_process
 from tdpipe.prediction.survival import SurvivalPredictor
 from tdpipe.scheduling.answers import Shape
@@ -151,6 +154,47 @@ class BreaksAfter(HybridPolicy):
         if self._plans < 0:
             raise LookupError("no plan")
         return super().plan(view, state)
+
+
+class Labelled(HybridPolicy):
+    """A policy whose steps bear these phases, one after the other."""
+
+    def __init__(self, phases: list[Phase]) -> None:
+        super().__init__(24)
+        self._phases = iter(phases)
+
+    def plan(self, view: View, state: None) -> tuple[Plan | None, None]:
+        plan, state = super().plan(view, state)
+        return None if plan is None else replace(plan, phase=next(self._phases)), state
+
+
+P, D, M = Phase.PREFILL, Phase.DECODE, Phase.MIXED
+
+
+@pytest.mark.parametrize(
+    ("phases", "switches"),
+    [
+        ([P], 0),
+        ([P, P, D, D], 1),
+        ([P, D, P, D], 3),
+        ([M, D, M, D, M], 0),
+        ([P, M, D, M], 0),
+    ],
+    ids=str,
+)
+async def test_switches_are_between_prefill_and_decode_only(
+    phases: list[Phase], switches: int
+) -> None:
+    engine = make_engine(Labelled(phases), FakeStages(1))
+    try:
+        await generate(engine, (1, 2), len(phases), "a")
+        assert (engine.snapshot().phase, engine.snapshot().phase_switches) == (phases[-1], switches)
+    finally:
+        engine.close()
+
+
+async def test_before_the_first_step_an_engine_s_phase_is_a_snapshot_s(engine: Engine) -> None:
+    assert engine.snapshot().phase is EngineSnapshot().phase
 
 
 @pytest.mark.parametrize("plans", [0, 1, 5])

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tdpipe.controller.length_revision import LengthRevision
-from tdpipe.controller.snapshot import EngineSnapshot
+from tdpipe.controller.snapshot import FIRST_PHASE, EngineSnapshot
 from tdpipe.controller.stage_clock import StageClock
 from tdpipe.controller.stream import RequestStream, TokenDelta
 from tdpipe.core.errors import PipelineError
@@ -96,7 +96,7 @@ class Engine:
         self._clock = StageClock(pipeline.stages)
         self._commands: deque[Callable[[], None]] = deque()
         self._listeners: dict[str, _Listener] = {}
-        self._phase, self._switches = Phase.PREFILL, 0
+        self._phase, self._switches = FIRST_PHASE, 0
         self._error: str | None = None
         self._closing = False
         self._lock = threading.Lock()
@@ -196,9 +196,8 @@ class Engine:
         return None
 
     def _issue(self, step: Step) -> None:
-        if step.phase is not self._phase:
-            self._phase = step.phase
-            self._switches += 1
+        self._switches += {self._phase, step.phase} == {Phase.PREFILL, Phase.DECODE}
+        self._phase = step.phase
         self._clock.started(time.monotonic())
         self._pipeline.submit(step)
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from tdpipe.core.step import Phase
 
+FIRST_PHASE = Phase.PREFILL
+"""Before the first step, which can only be prefill."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSnapshot:
@@ -18,9 +21,10 @@ class EngineSnapshot:
     kv_blocks: int = 0
     """Blocks of a stage's KV cache."""
     kv_blocks_used: int = 0
-    phase: Phase = Phase.DECODE
+    phase: Phase = FIRST_PHASE
     """Of the last step."""
     phase_switches: int = 0
+    """From prefill to decode and back; mixed steps are neither."""
     preemptions: int = 0
     stage_busy: tuple[float, ...] = ()
     """Seconds that each stage computed."""

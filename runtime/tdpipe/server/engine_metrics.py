@@ -39,7 +39,7 @@ class EngineCollector(Collector):
             phase.add_metric((each.value,), float(each is now.phase))
         yield phase
         yield CounterMetricFamily(
-            "tdpipe_phase_switches", "Switches between phases.", now.phase_switches
+            "tdpipe_phase_switches", "Switches between prefill and decode.", now.phase_switches
         )
         yield CounterMetricFamily(
             "tdpipe_preemptions", "Sequences that lost their KV.", now.preemptions
