@@ -1,4 +1,4 @@
-"""Lists the benchmarks, or runs those that are named: `python -m benchmarks [NAME ...]`."""
+"""Lists the benchmarks, or runs those that are named: `python -m benchmarks [all | NAME ...]`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from pathlib import Path
 NAMES = ("scheduler_cost", "attention_backends", "real_work")
 
 
-def main() -> None:
-    """A line per benchmark, or each named one with its defaults in a process of its own."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
-    names = parser.parse_args().names
+def main(arguments: list[str] | None = None) -> None:
+    """A line per benchmark, or each named one with its defaults in a process of its own.
+
+    Args:
+        arguments: without the program's name; None takes them from `sys.argv`.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=(main.__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all, or of {', '.join(NAMES)}")
+    names = parser.parse_args(arguments).names
+    if names == ["all"]:
+        names = NAMES
     if unknown := [name for name in names if name not in NAMES]:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
     for name in names:
@@ -26,7 +34,7 @@ def main() -> None:
     if not names:
         for name in NAMES:
             print(f"{name:<20} {_headline(name)}")
-        print("\nRun: python -m benchmarks NAME ...; options: python -m benchmarks.NAME --help")
+        print("\nRun: make bench [NAME=...]; options: python -m benchmarks.NAME --help")
 
 
 def _headline(name: str) -> str:
