@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionUserMessageParam
 
 
-@pytest.fixture(scope="module", params=["scripted"])
-def endpoint(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
-    assert request.param == "scripted"
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
     with serve(scripted_engine()) as endpoint:
         yield endpoint
 
