@@ -90,7 +90,7 @@ class _RayStart:
 
     def run(self, device: Literal["auto", "cpu", "cuda"]) -> StagePipeline:
         choice = choose_device(device, self._builder.stages, self._cluster.gpus)
-        self._progress(f"stages compute on {choice.device}: {choice.reason}")
+        self._progress(f"stages compute on {choice.device} ({choice.reason})")
         cuda = choice.device == "cuda"
         placement = self._place(cuda)
         actors = self._create(placement, cuda)
