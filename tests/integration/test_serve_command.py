@@ -106,7 +106,7 @@ def test_a_signal_ends_a_long_start(checkpoint: Path) -> None:
 
 def test_an_engine_that_fails_ends_its_requests_and_the_process(checkpoint: Path) -> None:
     port = free_port()
-    with serving(checkpoint, port, LIFE_SECONDS="4") as process:
+    with serving(checkpoint, port, REQUEST_ERROR="1") as process:
         wait_until(port, "/health/ready", 200, process)
         url = f"http://127.0.0.1:{port}/v1/completions"
         body = {"model": "tiny", "prompt": "hello", "max_tokens": 64}

@@ -1,7 +1,7 @@
 """Runs `tdpipe` with a scripted engine in place of the real one.
 
 The environment says how it behaves: `START_SECONDS` and `CLOSE_SECONDS` are how long starting and
-closing take, `START_ERROR` makes it fail, `LIFE_SECONDS` is how long it lives.
+closing take, `START_ERROR` makes it fail, `REQUEST_ERROR` makes it die soon after a request came.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import sys
 import threading
 import time
 import types
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tdpipe.cli import main
 from tdpipe.core.errors import PipelineError
 from tests.support.endpoint import ANSWER, answer_with
-from tests.support.fake_engine import FakeEngine
+from tests.support.fake_engine import FakeEngine, FakeStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,11 @@ FAILURE = "stage 1 failed:\nTraceback (most recent call last)\nOSError: no room"
 
 
 class SlowToClose(FakeEngine):
+    def submit(self, *request: Any) -> FakeStream:  # noqa: ANN401 - handed on
+        if os.environ.get("REQUEST_ERROR"):
+            threading.Timer(0.2, self.die, [FAILURE]).start()
+        return super().submit(*request)
+
     def close(self) -> None:
         super().close()
         time.sleep(float(os.environ.get("CLOSE_SECONDS", "0")))
@@ -39,10 +44,7 @@ def start_engine(settings: Settings, progress: Callable[[str], None]) -> FakeEng
         raise PipelineError(FAILURE)
     time.sleep(float(os.environ.get("START_SECONDS", "0")))
     progress("warming up")
-    engine = SlowToClose(answer_with(ANSWER), hang_after=3)
-    if life := os.environ.get("LIFE_SECONDS"):
-        threading.Timer(float(life), engine.die, [FAILURE]).start()
-    return engine
+    return SlowToClose(answer_with(ANSWER), hang_after=3)
 
 
 def describe_model(_: Path) -> types.SimpleNamespace:
