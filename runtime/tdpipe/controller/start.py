@@ -42,9 +42,10 @@ def start_engine(settings: Settings, progress: Callable[[str], None]) -> Engine:
         warm_up = WarmUp(pipeline, settings.scheduler.token_budget, _WARM_UP_SECONDS)
         warm_up.run()
         room = pipeline.capacity
+        longest = min(room.max_context, room.blocks * room.block_size)
         progress(
             f"KV cache: {room.blocks} blocks of {room.block_size} tokens for up to {room.slots} "
-            f"requests of {room.max_context} tokens"
+            f"requests of up to {longest} tokens"
         )
         shape = Shape(pipeline.stages, room.blocks, room.block_size, room.slots, room.max_context)
         policy, cost = make_policy(settings.scheduler), fit_cost(warm_up.observations)

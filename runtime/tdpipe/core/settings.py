@@ -60,7 +60,7 @@ class ModelSettings(_Section):
     name: str | None = None
     """Name under which the model is served. None takes the directory's name, or `demo`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device of every stage; auto is cuda where there is one."""
+    """Device of every stage; auto is cuda where torch can use it and each stage finds a GPU of its own, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of weights, activations and KV cache; auto is bfloat16 on GPUs that compute in it, else float32."""
     attention: Literal["auto", "sdpa", "cpu"] = "auto"
