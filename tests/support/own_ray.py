@@ -6,31 +6,12 @@ import json
 import os
 import sys
 import threading
-from pathlib import Path
 
 from tdpipe.core.settings import PipelineSettings
 from tdpipe.pipeline.ray_host import start_on_ray
 from tests.support.fake_executor import FakeStages, continuation
+from tests.support.served_demo import descendants
 from tests.support.step_driver import Driver
-
-
-def descendants() -> dict[int, str]:
-    """Command lines of this process' living descendants, by pid."""
-    parents, commands = {}, {}
-    for directory in Path("/proc").iterdir():
-        if not directory.name.isdigit():
-            continue
-        try:
-            state, parent = (directory / "stat").read_text().rsplit(")", 1)[1].split()[:2]
-            commands[int(directory.name)] = (directory / "cmdline").read_text().replace("\0", " ")
-        except OSError:
-            continue
-        if state != "Z":
-            parents[int(directory.name)] = int(parent)
-    found = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {pid: commands[pid] for pid in found - {os.getpid()}}
 
 
 def run(report: dict[str, object]) -> None:
@@ -38,16 +19,11 @@ def run(report: dict[str, object]) -> None:
     pipeline = start_on_ray(PipelineSettings(), FakeStages(2), "cpu", lambda _: None)
     outputs = Driver(pipeline).generate(prompts, 5)
     report["right"] = outputs == [continuation(prompt, 5) for prompt in prompts]
-    running = descendants()
-    report["stages"] = sum("StageActor" in command for command in running.values())
+    running = descendants(os.getpid())
+    report["stages"] = sum("StageActor" in each.command for each in running)
     pipeline.close()
     pipeline.close()
-    report["left"] = [
-        running[pid]
-        for pid in running
-        if Path(f"/proc/{pid}/stat").exists()
-        and Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    ]
+    report["left"] = [each.command for each in running if each.lives()]
 
 
 if __name__ == "__main__":
