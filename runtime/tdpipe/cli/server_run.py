@@ -40,6 +40,7 @@ def run_server(settings: Settings) -> None:
     server = HttpServer(create_app(serving), listener)
 
     def progress(message: str) -> None:
+        interrupt_on_signals()  # while it starts, Ray puts a handler of its own in place
         serving.progress(message)
         report.step(message)
 
@@ -50,7 +51,7 @@ def run_server(settings: Settings) -> None:
             progress(f"listening on {server_settings.host}:{server_settings.port}")
             model = _load_model(settings)
             engine = _start_engine(settings, progress)
-            interrupt_on_signals()  # Ray has put a handler of its own in place
+            interrupt_on_signals()
             serving.ready(Service(engine, model))
             report.ready(server_settings, model.name, chat=model.tokenizer.has_chat_template)
             raise PipelineError(_reason_to_end(engine, server))

@@ -81,5 +81,5 @@ class StageWatch:
             else:
                 reason = "its loop ended" if failure is None else failure.traceback
                 failures.append(f"stage {stage} failed:\n{reason}")
-        # Who lost a neighbour is a consequence, who died is the cause.
-        return "\n".join([*deaths, *failures])
+        # Who died is the cause; that others lost a neighbour is a consequence.
+        return "\n".join(deaths or failures)
