@@ -19,7 +19,7 @@ from tdpipe.core.settings import SchedulerSettings
 from tdpipe.core.step import Step
 from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
-from tdpipe.scheduling.make import make_policy
+from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
 
 _PROMPT = 100

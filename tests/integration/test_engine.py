@@ -21,9 +21,9 @@ from tdpipe.pipeline.in_process import start_in_process
 from tdpipe.prediction.survival import SurvivalPredictor
 from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
-from tdpipe.scheduling.hybrid import HybridPolicy
+from tdpipe.scheduling.policies.hybrid import HybridPolicy
+from tdpipe.scheduling.policies.temporal import TemporalPolicy
 from tdpipe.scheduling.scheduler import Scheduler
-from tdpipe.scheduling.temporal import TemporalPolicy
 from tests.support.fake_executor import VOCABULARY, FakeStages, continuation
 
 if TYPE_CHECKING:

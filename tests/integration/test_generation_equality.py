@@ -21,7 +21,7 @@ from tdpipe.model.description import describe_model
 from tdpipe.pipeline.start import start_pipeline
 from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
-from tdpipe.scheduling.make import make_policy
+from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
 from tests.support.checkpoints import KINDS, Example, Reference, tiny_checkpoint
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,11 +15,18 @@ from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import Step
 from tdpipe.scheduling.answers import Idle, Shape
 from tdpipe.scheduling.cost_model import proportional_cost
-from tdpipe.scheduling.hybrid import HybridPolicy
+from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
+from tdpipe.scheduling.policies.hybrid import HybridPolicy
+from tdpipe.scheduling.policies.reference import ReferencePolicy
+from tdpipe.scheduling.policies.separate import SeparatePolicy
+from tdpipe.scheduling.policies.temporal import TemporalPolicy
+from tdpipe.scheduling.policies.throttled import ThrottledPolicy
 from tdpipe.scheduling.scheduler import Scheduler
-from tdpipe.scheduling.temporal import TemporalPolicy
 
-POLICIES = ("temporal", "hybrid")
+if TYPE_CHECKING:
+    from tdpipe.scheduling.policy import Policy
+
+POLICIES = ("temporal", "adaptive", "hybrid", "separate", "throttled", "reference")
 STOP = 1
 OTHER = 2
 
@@ -84,11 +91,16 @@ def cases(draw: st.DrawFn, *, aborts: bool = True, oracle: bool = False) -> Case
 
 
 def make_scheduler(policy: str, case: Case) -> Scheduler[Any]:
-    made = (
-        TemporalPolicy(case.budget, 0.0, 1.0) if policy == "temporal" else HybridPolicy(case.budget)
-    )
+    made: dict[str, Policy[Any]] = {
+        "temporal": TemporalPolicy(case.budget, 0.0, 1.0),
+        "adaptive": AdaptivePolicy(case.budget),
+        "hybrid": HybridPolicy(case.budget),
+        "separate": SeparatePolicy(case.budget),
+        "throttled": ThrottledPolicy(case.budget),
+        "reference": ReferencePolicy(),
+    }
     shape = Shape(case.stages, case.blocks, case.block_size, case.slots, 128)
-    return Scheduler(made, shape, proportional_cost(case.stages))
+    return Scheduler(made[policy], shape, proportional_cost(case.stages))
 
 
 def check_blocks(scheduler: Scheduler[Any]) -> None:

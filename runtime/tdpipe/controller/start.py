@@ -11,7 +11,7 @@ from tdpipe.pipeline.start import start_pipeline
 from tdpipe.prediction.survival import SurvivalPredictor
 from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import fit_cost
-from tdpipe.scheduling.make import make_policy
+from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
 
 if TYPE_CHECKING:

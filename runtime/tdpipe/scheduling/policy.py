@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tdpipe.core.step import IntArray, Phase
+    from tdpipe.core.step import FloatArray, IntArray, Phase
     from tdpipe.scheduling.cost_model import CostModel
     from tdpipe.scheduling.forecast import Demand, KVForecast
     from tdpipe.scheduling.sequence import Sequence
+    from tdpipe.scheduling.waiting_queue import Load
 
 
 class View(Protocol):
@@ -27,6 +28,8 @@ class View(Protocol):
     block_size: int
     cost: CostModel
     forecast: KVForecast
+    now: float
+    """Seconds of the caller's clock."""
 
     @property
     def free_blocks(self) -> int: ...
@@ -46,6 +49,21 @@ class View(Protocol):
     def waiting_count(self) -> int: ...
 
     @property
+    def load(self) -> Load:
+        """Sums over the waiting."""
+
+    @property
+    def last_arrival(self) -> float:
+        """When the latest request was added, in seconds of the caller's clock."""
+
+    @property
+    def running_left(self) -> float:
+        """Expected output tokens to come of all sequences that hold KV."""
+
+    def running_lengths(self) -> tuple[IntArray, FloatArray]:
+        """[n] tokens and [n] expected output tokens to come (0 where outlived) of sequences that hold KV."""
+
+    @property
     def decoding(self) -> int:
         """Sequences past their prefill, in flight or not."""
 
@@ -56,6 +74,9 @@ class View(Protocol):
     @property
     def ready(self) -> IntArray:
         """Slots that can decode now, those that waited longest first."""
+
+    def by_arrival(self, slots: IntArray) -> IntArray:
+        """The same slots, their sequences in the order of arrival."""
 
     def context_of(self, slots: IntArray) -> IntArray:
         """KV tokens of each slot."""
@@ -68,6 +89,9 @@ class View(Protocol):
 
     def waiting(self) -> Iterator[Sequence]:
         """Sequences that may be admitted now, in order."""
+
+    def longest_waiting(self) -> Iterator[Sequence]:
+        """Those of `waiting`, the longest expected output first."""
 
     def running_demand(self) -> Demand:
         """The forecast of all sequences that hold KV."""

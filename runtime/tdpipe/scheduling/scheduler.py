@@ -58,7 +58,7 @@ class Scheduler(Generic[StateT]):
         """For reading: metrics, tests."""
         return self._state
 
-    def add(self, request: Request, now: float) -> None:  # noqa: ARG002 - latency guards will read it
+    def add(self, request: Request, now: float) -> None:
         """Queue a request.
 
         Raises:
@@ -71,6 +71,7 @@ class Scheduler(Generic[StateT]):
             self._state.added, request, outcomes=outcomes_of(request.lengths, request.max_tokens)
         )
         self._state.added += 1
+        self._state.last_arrival = now
         self._state.sequences[request.id] = sequence
         self._state.waiting.append(sequence)
 
@@ -82,6 +83,8 @@ class Scheduler(Generic[StateT]):
         sequence.outcomes = outcomes_of(lengths, sequence.request.max_tokens)
         if sequence.slot >= 0:
             self._state.slots.outcomes[sequence.slot] = sequence.outcomes
+        else:
+            self._state.waiting.revised(sequence)
 
     def abort(self, request_id: str, now: float) -> bool:
         """End a request in whatever state, because nobody wants it any more; False if it has ended."""
@@ -117,8 +120,9 @@ class Scheduler(Generic[StateT]):
         self._issuer = StepIssuer(self._state, first_step)
         self._policy_state = self._policy.initial()
 
-    def next_step(self, now: float) -> Step | WaitUntil | Idle:  # noqa: ARG002
+    def next_step(self, now: float) -> Step | WaitUntil | Idle:
         """The next step to issue, in order, or what to wait for."""
+        self._view.now = now
         while True:
             plan, self._policy_state = self._policy.plan(self._view, self._policy_state)
             if plan is None:

@@ -38,10 +38,16 @@ class Sequence:
         return len(self.request.prompt) + len(self.generated)
 
     @property
-    def expected_left(self) -> float:
-        """Output tokens to come, in expectation over the lengths that it has not outlived."""
+    def left(self) -> IntArray:
+        """[n] output tokens that may be to come, equally likely: of the lengths that it has not outlived."""
         left = self.outcomes - len(self.generated)
-        return float(left[left > 0].mean()) if left[-1] > 0 else 1.0
+        left = left[left > 0]
+        return left if len(left) else np.ones(1, dtype=np.int32)
+
+    @property
+    def expected_left(self) -> float:
+        """Output tokens to come, in expectation."""
+        return float(self.left.mean())
 
 
 def outcomes_of(lengths: LengthDistribution, bound: int) -> IntArray:

@@ -39,6 +39,8 @@ class SchedulerState:
     """Of the pipeline that executes the steps."""
     added: int = 0
     """Requests since the start; also the next one's number."""
+    last_arrival: float = 0.0
+    """Seconds of the caller's clock."""
     finished: int = 0
     preemptions: int = 0
 

@@ -9,11 +9,12 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tdpipe.core.step import IntArray
+    from tdpipe.core.step import FloatArray, IntArray
     from tdpipe.scheduling.cost_model import CostModel
     from tdpipe.scheduling.forecast import Demand, KVForecast
     from tdpipe.scheduling.sequence import Sequence
     from tdpipe.scheduling.state import SchedulerState
+    from tdpipe.scheduling.waiting_queue import Load
 
 
 class StateView:
@@ -28,6 +29,7 @@ class StateView:
         self.block_size = state.pool.block_size
         self.cost = cost
         self.forecast = forecast
+        self.now = 0.0
 
     @property
     def free_blocks(self) -> int:
@@ -50,6 +52,26 @@ class StateView:
         return len(self._state.waiting)
 
     @property
+    def load(self) -> Load:
+        return self._state.waiting.load
+
+    @property
+    def last_arrival(self) -> float:
+        return self._state.last_arrival
+
+    @property
+    def running_left(self) -> float:
+        return float(np.maximum(self.running_lengths()[1], 1.0).sum())
+
+    def running_lengths(self) -> tuple[IntArray, FloatArray]:
+        slots = self._state.slots
+        held = slots.occupied
+        length, prompt = slots.length[held], slots.prompt[held]
+        left = slots.outcomes[held] - (length - prompt)[:, None]
+        counts = np.count_nonzero(left > 0, axis=1)
+        return length, np.maximum(left, 0).sum(axis=1) / np.maximum(counts, 1)
+
+    @property
     def decoding(self) -> int:
         return int(np.count_nonzero(self._state.slots.decoding))
 
@@ -69,6 +91,9 @@ class StateView:
         found = np.flatnonzero(mask)
         return found[np.argsort(slots.last_step[found], kind="stable")].astype(np.int32)
 
+    def by_arrival(self, slots: IntArray) -> IntArray:
+        return slots[np.argsort(self._state.slots.number[slots])]
+
     def context_of(self, slots: IntArray) -> IntArray:
         return self._state.slots.scheduled[slots]
 
@@ -87,6 +112,10 @@ class StateView:
         # One that was preempted with a token in flight must know that token before it starts again.
         flying = self._state.flying
         return (each for each in self._state.waiting if each.number not in flying)
+
+    def longest_waiting(self) -> Iterator[Sequence]:
+        flying = self._state.flying
+        return (e for e in self._state.waiting.longest_first() if e.number not in flying)
 
     def running_demand(self) -> Demand:
         slots = self._state.slots

@@ -10,9 +10,9 @@ from tdpipe.core.step import Step
 from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.forecast import KVForecast
+from tdpipe.scheduling.policies.temporal import TemporalPolicy
 from tdpipe.scheduling.scheduler import Scheduler
 from tdpipe.scheduling.sequence import OUTCOMES, Sequence, outcomes_of
-from tdpipe.scheduling.temporal import TemporalPolicy
 
 Work = list[tuple[int, int]]
 

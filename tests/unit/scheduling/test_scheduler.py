@@ -13,7 +13,7 @@ from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import Step
 from tdpipe.scheduling.answers import Emission, Idle, Shape, WaitUntil
 from tdpipe.scheduling.cost_model import proportional_cost
-from tdpipe.scheduling.hybrid import HybridPolicy
+from tdpipe.scheduling.policies.hybrid import HybridPolicy
 from tdpipe.scheduling.scheduler import Scheduler
 
 STOP = 99

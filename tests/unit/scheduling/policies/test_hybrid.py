@@ -9,7 +9,7 @@ from tdpipe.core.request import Request
 from tdpipe.core.step import Phase, Step
 from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
-from tdpipe.scheduling.hybrid import HybridPolicy
+from tdpipe.scheduling.policies.hybrid import HybridPolicy
 from tdpipe.scheduling.scheduler import Scheduler
 
 BUDGET = 64

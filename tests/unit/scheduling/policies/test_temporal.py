@@ -11,8 +11,8 @@ from tdpipe.core.request import Request
 from tdpipe.core.step import Phase, Step
 from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import CostModel, StageCost
+from tdpipe.scheduling.policies.temporal import TemporalPolicy, TemporalState
 from tdpipe.scheduling.scheduler import Scheduler
-from tdpipe.scheduling.temporal import TemporalPolicy, TemporalState
 
 STAGES = 4
 LENGTH = 40

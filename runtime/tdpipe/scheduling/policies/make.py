@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tdpipe.scheduling.hybrid import HybridPolicy
-from tdpipe.scheduling.temporal import TemporalPolicy
+from tdpipe.scheduling.policies.hybrid import HybridPolicy
+from tdpipe.scheduling.policies.temporal import TemporalPolicy
 
 if TYPE_CHECKING:
     from tdpipe.core.settings import SchedulerSettings

@@ -1,0 +1,86 @@
+"""Which micro-batches make tokens cheapest, from the cost model and what is waiting.
+
+In steady state each output token needs its share of prefill, and resident sequences hold as much KV as there is. Under
+these two constraints a micro-batch of equal decode and prefill rows each time has no bubbles and pays a tile step once;
+where mixing costs more than the bubbles of switching, phases are cheaper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tdpipe.core.step import FloatArray, IntArray
+    from tdpipe.scheduling.cost_model import CostModel
+    from tdpipe.scheduling.waiting_queue import Load
+
+_UNEVEN = 0.5
+"""Part of the difference between unequal micro-batches that becomes a bubble, at most when they alternate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """What the requests to come are like, in the mean."""
+
+    prefill_per_output: float
+    """Tokens to prefill for each output token."""
+    resident: float
+    """KV tokens that a sequence holds, averaged over its decode: long outputs are resident for longer."""
+
+    @classmethod
+    def of(cls, load: Load, running_left: float) -> Mix | None:
+        """The mean of what is to come; None when nothing waits.
+
+        Args:
+            load: of the waiting.
+            running_left: output tokens to come of the others.
+        """
+        if not load.sequences or load.output <= 0.0:
+            return None
+        resident = (load.tokens_output + load.output_squared / 2.0) / load.output
+        return cls(load.tokens / (load.output + running_left), resident)
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """How micro-batches are to be filled."""
+
+    budget: int
+    """Batch tokens of a micro-batch."""
+    rate: float
+    """Output tokens per second of the pipeline that it promises."""
+
+
+def candidate_budgets(most: int) -> IntArray:
+    """Token counts worth trying: a grid that holds the usual tile edges, and `most`."""
+    grid = [*range(16, 256, 16), *range(256, 1024, 64), *range(1024, 4097, 256)]
+    return np.array([*(each for each in grid if each < most), most], dtype=np.int32)
+
+
+def best_mixed(
+    cost: CostModel, stages: int, kv_tokens: float, rows: int, mix: Mix, budgets: IntArray
+) -> Composition:
+    """The budget at which mixed micro-batches give most output tokens.
+
+    Args:
+        cost: of a step.
+        stages: micro-batches in flight.
+        kv_tokens: that resident sequences may hold in all.
+        rows: sequences that may be resident.
+        mix: of the requests to come.
+        budgets: to choose from.
+    """
+    decode = np.minimum(kv_tokens / mix.resident, rows) / stages
+    decode = np.maximum(np.minimum(decode, budgets / (1.0 + mix.prefill_per_output)), 1.0)
+    share = np.clip(decode * mix.prefill_per_output / np.maximum(budgets - decode, 1e-9), 0.0, 1.0)
+    context = decode * mix.resident
+    with_prefill = cost.step_seconds(budgets, context)
+    without = cost.step_seconds(np.ceil(decode).astype(np.int32), context)
+    uneven = _UNEVEN * np.minimum(share, 1.0 - share) * (with_prefill - without)
+    seconds: FloatArray = share * with_prefill + (1.0 - share) * without + np.maximum(uneven, 0.0)
+    rate = decode / seconds
+    best = int(np.argmax(rate))
+    return Composition(int(budgets[best]), float(rate[best]))
