@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from transformers.utils.logging import disable_progress_bar
 
 from tdpipe.core.errors import ModelError
+from tdpipe.model.packed_linear import pack_linears
 from tdpipe.model.seam import ATTENTION, stage_class
 from tdpipe.model.stage_model import StageModel
 
@@ -66,4 +67,5 @@ def load_stage(
                 f"{', '.join(found[:3])} ({len(found)} in all); copy the checkpoint anew"
             )
     module.to(device).eval().requires_grad_(requires_grad=False)
+    pack_linears(module)
     return StageModel(module, layers, attention)

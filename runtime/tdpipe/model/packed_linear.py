@@ -1,0 +1,52 @@
+"""Linear layers whose weights lie as oneDNN computes with them.
+
+torch lays a CPU's weights out anew in every product. A decode batch has so few rows that this costs up to as much as
+the product itself: with weights laid out once, at loading, products of 8 to 64 rows took 0.5 to 0.8 of the time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_ROWS = 32
+"""Rows of the products that the layout is chosen for."""
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+class PackedLinear(nn.Module):
+    """What `linear` computes, for inference on a CPU.
+
+    Args:
+        linear: may be dropped afterwards; its weight is copied.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(  # noqa: SLF001 - torch's compiler calls it too
+            linear.weight.detach(), _ROWS
+        )
+        self._bias = linear.bias
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """[..., out_features] of [..., in_features]."""
+        output: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
+            rows, self._weight, self._bias, "none", [], ""
+        )
+        return output
+
+
+def pack_linears(module: nn.Module) -> None:
+    """Replace the linear layers within `module` where oneDNN can compute them; elsewhere leave them as they are."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return
+    for name, child in module.named_children():
+        if type(child) is not nn.Linear:
+            pack_linears(child)
+        elif child.weight.device.type == "cpu" and child.weight.dtype in _DTYPES:
+            setattr(module, name, PackedLinear(child))

@@ -1,0 +1,37 @@
+"""Packed layers give what torch's own give, and only CPU layers of a known type are packed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tdpipe.model.packed_linear import PackedLinear, pack_linears
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [1, 7, 300])
+def test_products_are_those_of_the_layer(dtype: torch.dtype, bias: bool, rows: int) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(48, 96, bias=bias, dtype=dtype)
+    packed = PackedLinear(linear)
+    inputs = torch.randn(1, rows, 48, dtype=dtype)
+    tolerance = 2e-2 if dtype is torch.bfloat16 else 1e-5
+    with torch.inference_mode():
+        expected = linear(inputs)
+        torch.testing.assert_close(packed(inputs), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_layers_of_other_kinds_and_types_stay() -> None:
+    class Own(nn.Linear):
+        pass
+
+    module = nn.ModuleDict(
+        {"inner": nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), "own": Own(4, 4)}
+    )
+    module["float64"] = nn.Linear(4, 4, dtype=torch.float64)
+    pack_linears(module)
+    assert isinstance(module["inner"][0], PackedLinear)
+    assert type(module["own"]) is Own
+    assert type(module["float64"]) is nn.Linear
