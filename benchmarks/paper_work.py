@@ -1,0 +1,223 @@
+"""The paper's experiment in simulation: every policy on the same requests, each baseline untuned and tuned.
+
+Per cell (a model on a node) a sweep on fewer requests finds each baseline's best token budget; then all policies serve
+the whole trace, over several seeds. Steady-state bounds stand beside them. Nothing here is measured on a GPU.
+
+    python -m benchmarks.paper_work --trace LENGTHS.csv --profiles DIRECTORY --json RESULT.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from benchmarks.machine import cpu_cores, describe_machine
+from tdpipe.core.errors import TDPipeError
+from tdpipe.simulation.bound import steady_bound
+from tdpipe.simulation.contestant import Contestant, compete, make_contestant
+from tdpipe.simulation.figures import Figures, figures_of
+from tdpipe.simulation.hardware import parse_hardware
+from tdpipe.simulation.model_shape import find_shape
+from tdpipe.simulation.scenario import Scenario, make_scenario
+from tdpipe.simulation.trace import SYNTHETIC, read_trace, sample, synthetic_trace
+from tdpipe.simulation.workload import Job, make_jobs
+
+if TYPE_CHECKING:
+    from tdpipe.simulation.length_knowledge import Knowledge
+
+LONGEST_PROMPT = 1_024
+"""The paper's filter."""
+_SWEPT = {
+    "hybrid": (64, 96, 128, 192, 256, 384, 512, 1024),
+    "throttled": (128, 256, 512, 1024, 2048),
+    "separate": (256, 512, 1024, 2048, 4096),
+    "tp-hybrid": (64, 128, 256, 512, 1024, 2048),
+    "tp-separate": (512, 1024, 2048, 4096),
+}
+_SHIPPED = {
+    "hybrid": (512, 2048),
+    "throttled": (2048,),
+    "separate": (2048,),
+    "tp-hybrid": (512, 2048),
+    "tp-separate": (2048,),
+}
+"""What engines come with."""
+_OURS = ("adaptive", "temporal", "reference")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A model on a node."""
+
+    hardware: str
+    model: str
+    profile: str | None = None
+    """File of the whole model's measured times, in the folder of profiles."""
+
+
+_CELLS = {
+    "13B": Cell("4xL20", "llama-2-13b", "L20-Llama-13B.csv"),
+    "32B": Cell("4xL20", "qwen2.5-32b", "L20-Qwen2.5-32B.csv"),
+    "70B": Cell("4xA100-PCIe", "llama-2-70b"),
+    "13B-2": Cell("2xL20", "llama-2-13b", "L20-Llama-13B.csv"),
+    "13B-8": Cell("8xL20", "llama-2-13b", "L20-Llama-13B.csv"),
+    "32B-2": Cell("2xL20", "qwen2.5-32b", "L20-Qwen2.5-32B.csv"),
+    "32B-8": Cell("8xL20", "qwen2.5-32b", "L20-Qwen2.5-32B.csv"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One simulation."""
+
+    cell: str
+    contestant: Contestant
+    requests: int
+    seed: int
+    knowledge: Knowledge
+    trace: Path | None
+    profiles: Path | None
+
+
+def scenario_of(cell: Cell, profiles: Path | None) -> Scenario:
+    """The cell's scenario; estimated where no folder of profiles is given."""
+    stages, hardware = parse_hardware(cell.hardware)
+    profile = profiles / cell.profile if profiles and cell.profile else None
+    return make_scenario(hardware, find_shape(cell.model), stages, profile=profile)
+
+
+def jobs_of(task: Task) -> list[Job]:
+    """The requests of a task."""
+    rows = read_trace(task.trace, LONGEST_PROMPT) if task.trace else synthetic_trace()
+    drawn = sample(rows, task.requests, task.seed, arrivals=False)
+    return make_jobs(drawn, rows, task.knowledge, task.seed)
+
+
+def simulate(task: Task) -> Figures:
+    """Run one task; for a process pool."""
+    scenario = scenario_of(_CELLS[task.cell], task.profiles)
+    record, _ = compete(task.contestant, scenario, jobs_of(task))
+    return figures_of(task.contestant.name, record)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """What to simulate."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trace", type=Path, help=f"CSV of lengths, else a {SYNTHETIC} mix")
+    parser.add_argument("--profiles", type=Path, help="folder of measured tables, else estimates")
+    parser.add_argument("--cells", nargs="+", choices=_CELLS, default=list(_CELLS))
+    parser.add_argument("--requests", type=int, default=5_000)
+    parser.add_argument("--sweep-requests", type=int, default=1_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--lengths", choices=("oracle", "classifier", "mean"), default="classifier")
+    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Simulate, and print a section for `docs/benchmarks.md`."""
+    args = parse_arguments()
+    base = Task("", make_contestant("adaptive"), 0, 0, args.lengths, args.trace, args.profiles)
+    results = {}
+    print(f"Machine: {describe_machine()}.\n")
+    try:
+        with ProcessPoolExecutor(cpu_cores()) as pool:
+            for cell in args.cells:
+                print(f"{cell}: sweep", file=sys.stderr)
+                tuned = _tune(pool, replace(base, cell=cell, requests=args.sweep_requests))
+                contestants = _contestants(tuned)
+                tasks = [
+                    replace(base, cell=cell, requests=args.requests, seed=seed, contestant=each)
+                    for each in contestants
+                    for seed in range(args.seeds)
+                ]
+                print(f"{cell}: {len(tasks)} runs", file=sys.stderr)
+                figures = list(pool.map(simulate, tasks))
+                rows = [
+                    figures[start : start + args.seeds]
+                    for start in range(0, len(figures), args.seeds)
+                ]
+                results[cell] = {
+                    each.name: row for each, row in zip(contestants, rows, strict=True)
+                }
+                print(_section(cell, results[cell], tuned, replace(tasks[0], seed=0)), flush=True)
+    except TDPipeError as error:
+        sys.exit(str(error))
+    if args.json:
+        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
+
+
+def _tune(pool: ProcessPoolExecutor, base: Task) -> dict[str, Contestant]:
+    """Each baseline with the budget that did best on the sweep's requests."""
+    tasks = [
+        replace(base, contestant=make_contestant(name).with_budget(budget))
+        for name, budgets in _SWEPT.items()
+        for budget in budgets
+    ]
+    best: dict[str, tuple[float, Contestant]] = {}
+    for task, figures in zip(tasks, pool.map(simulate, tasks), strict=True):
+        name = task.contestant.name.split(" @")[0]
+        rate = figures.output_tokens_per_second
+        if name not in best or rate > best[name][0]:
+            best[name] = (rate, task.contestant)
+    return {name: contestant for name, (_, contestant) in best.items()}
+
+
+def _contestants(tuned: dict[str, Contestant]) -> list[Contestant]:
+    contestants = [make_contestant(name) for name in _OURS]
+    for name, budgets in _SHIPPED.items():
+        contestants += [make_contestant(name).with_budget(budget) for budget in budgets]
+    names = {each.name for each in contestants}
+    return contestants + [each for each in tuned.values() if each.name not in names]
+
+
+def _section(
+    cell: str, results: dict[str, list[Figures]], tuned: dict[str, Contestant], task: Task
+) -> str:
+    scenario = scenario_of(_CELLS[cell], task.profiles)
+    jobs = jobs_of(task)
+    bounds = [
+        steady_bound(
+            scenario.pipeline, scenario.stages, scenario.pipeline_kv_tokens, jobs, mixing=mixing
+        ).tokens_per_second
+        for mixing in (True, False)
+    ]
+    ours = statistics.median(each.output_tokens_per_second for each in results["adaptive"])
+    best = {each.name for each in tuned.values()}
+    lines = [
+        f"### {scenario.name}\n",
+        *(f"- {line}" for line in scenario.used),
+        f"- Bound in steady state: {bounds[0]:.0f} tokens/s with mixing, {bounds[1]:.0f} without.\n",
+        (
+            "| policy | output tokens/s, median (min-max) | adaptive is faster by | steady tokens/s, of the bound "
+            "| bubble % of the stages | switches | preempted | KV, steady |"
+        ),
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, figures in results.items():
+        rates = [each.output_tokens_per_second for each in figures]
+        rate = statistics.median(rates)
+        steady = statistics.median(each.steady_tokens_per_second for each in figures)
+        share = "" if name.startswith("tp-") else f", {steady / bounds[0]:.2f}"
+        middle = sorted(figures, key=lambda each: each.output_tokens_per_second)[len(figures) // 2]
+        bubbles = " ".join(f"{each * 100:.0f}" for each in middle.bubble)
+        mark = " (tuned)" if name in best else ""
+        lines.append(
+            f"| {name}{mark} | {rate:.0f} ({min(rates):.0f}-{max(rates):.0f}) | {ours / rate:.2f}x "
+            f"| {steady:.0f}{share} | {bubbles} | {middle.phase_switches} | {middle.preemptions} "
+            f"| {middle.kv_mean:.0%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""`tdpipe plan`: which GPUs, how many stages and which policy for a model and its requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tdpipe.core.errors import SettingsError
+
+EPILOG = """\b
+Example:
+  tdpipe plan --model llama-2-70b --trace lengths.csv --gpus 4,8
+
+Everything is simulated from the GPUs' figures, by factors fitted on measured L20 tables; on other GPUs these are
+estimates. Measure one stage with `tdpipe profile` before you buy many.
+"""
+
+
+def plan(
+    model: Annotated[
+        str,
+        typer.Option(help="Known model, or a directory with a config.json.", metavar="NAME|DIR"),
+    ],
+    trace: Annotated[
+        Path | None, typer.Option(help="CSV of lengths; else a synthetic mix.", metavar="FILE")
+    ] = None,
+    hardware: Annotated[
+        str, typer.Option(help="GPUs to compare, or all.", metavar="NAME,...")
+    ] = "all",
+    gpus: Annotated[str, typer.Option(help="Numbers of stages.", metavar="N,...")] = "1,2,4,8",
+    policy: Annotated[
+        str, typer.Option(help="Policies, or all.", metavar="NAME,...")
+    ] = "adaptive,hybrid,temporal",
+    requests: Annotated[int, typer.Option(min=1, help="Requests to draw.")] = 500,
+    longest_prompt: Annotated[
+        int | None, typer.Option(min=1, help="Leave longer prompts out.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+) -> None:
+    """Compare nodes for a model and its requests, and recommend one."""
+    from tdpipe.simulation.contestant import find_contestants
+    from tdpipe.simulation.hardware import CATALOGUE, parse_hardware
+    from tdpipe.simulation.model_shape import load_shape
+    from tdpipe.simulation.plan import best, options
+    from tdpipe.simulation.roofline import FITTED_ERROR
+    from tdpipe.simulation.trace import read_trace, sample, synthetic_trace
+    from tdpipe.simulation.workload import make_jobs
+
+    shape = load_shape(model)
+    kinds = list(CATALOGUE)
+    if hardware != "all":
+        kinds = [parse_hardware(name)[1] for name in hardware.split(",")]
+    rows = read_trace(trace, longest_prompt) if trace else synthetic_trace()
+    jobs = make_jobs(sample(rows, requests, seed, arrivals=False), rows, "classifier", seed)
+    typer.echo(
+        f"{shape.name}, {requests} requests at once of {trace.name if trace else 'a synthetic mix'}\n"
+        f"  simulated; stage times estimated from the GPUs' figures, {FITTED_ERROR.mean:.1%} off on average on an L20\n"
+        "  bfloat16 weights and KV, 90% of each GPU's memory used, an uncontended PCIe link each\n"
+        "  lengths known as by a classifier that is right for 55% of the requests\n\n"
+        f"{'GPUs':<18} {'policy':<10} {'out tok/s':>9} {'per GPU':>8} {'bubble':>7} {'KV peak':>7}"
+    )
+    found = []
+    for each in options(kinds, _numbers(gpus), shape, find_contestants(policy), jobs):
+        found.append(each)
+        node = f"{each.gpus} x {each.hardware.name}"
+        if each.figures is None:
+            typer.echo(f"{node:<18} {each.refusal}")
+            continue
+        bubble = sum(each.figures.bubble) / len(each.figures.bubble)
+        typer.echo(
+            f"{node:<18} {each.policy:<10} {each.rate:>9.0f} {each.rate / each.gpus:>8.0f} {bubble:>7.1%} "
+            f"{each.figures.kv_peak:>7.0%}"
+        )
+    chosen = best(found)
+    if chosen is None:
+        raise SettingsError("--model", f"{shape.name} fits none of these", "give more --gpus")
+    fastest, thriftiest = chosen
+    typer.echo(
+        f"\nMost tokens per second: {fastest.gpus} x {fastest.hardware.name}, {fastest.policy}. "
+        f"Most per GPU: {thriftiest.gpus} x {thriftiest.hardware.name}, {thriftiest.policy}."
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(each) for each in text.split(","))
+    except ValueError:
+        numbers = (0,)
+    if min(numbers) < 1:
+        raise SettingsError("--gpus", f"{text!r} is no list of numbers", "give such as 2,4,8")
+    return numbers

@@ -1,0 +1,143 @@
+"""`tdpipe simulate`: what each policy would make of a node, without the node."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tdpipe.core.errors import SettingsError
+from tdpipe.simulation.figures import Figures
+
+EPILOG = """\b
+Examples:
+  tdpipe simulate --hardware 4xL20 --model llama-2-13b                    every policy, a synthetic mix
+  tdpipe simulate --hardware 4xL20 --model qwen2.5-32b --trace lengths.csv --longest-prompt 1024 \\
+      --policy adaptive,hybrid --budget 256 --picture run.png
+
+\b
+A trace is a CSV with num_prefill_tokens and num_decode_tokens, or with TIMESTAMP, ContextTokens and
+GeneratedTokens. Nothing is measured here: the first lines say what the figures rest on.
+"""
+
+
+def simulate(
+    hardware: Annotated[str, typer.Option(help="GPUs of the node.", metavar="4xL20")],
+    model: Annotated[
+        str,
+        typer.Option(help="Known model, or a directory with a config.json.", metavar="NAME|DIR"),
+    ],
+    trace: Annotated[
+        Path | None, typer.Option(help="CSV of lengths; else a synthetic mix.", metavar="FILE")
+    ] = None,
+    policy: Annotated[str, typer.Option(help="Policies, or all.", metavar="NAME,...")] = "all",
+    requests: Annotated[int, typer.Option(min=1, help="Requests to draw.")] = 1000,
+    arrivals: Annotated[
+        bool, typer.Option("--arrivals", help="Keep the trace's times; else all come at once.")
+    ] = False,
+    longest_prompt: Annotated[
+        int | None, typer.Option(min=1, help="Leave longer prompts out.", show_default=False)
+    ] = None,
+    lengths: Annotated[
+        str, typer.Option(help="What is known of output lengths: oracle, classifier or mean.")
+    ] = "classifier",
+    budget: Annotated[
+        int | None,
+        typer.Option(min=1, help="Token budget of every policy.", show_default=False),
+    ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of the whole model's times; else estimated from the GPU.", metavar="FILE"
+        ),
+    ] = None,
+    kv_bandwidth: Annotated[
+        float | None,
+        typer.Option(min=1.0, help="GB/s at which a GPU reads KV.", show_default=False),
+    ] = None,
+    kv_capacity: Annotated[
+        int | None, typer.Option(min=1, help="Tokens that the KV cache holds.", show_default=False)
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Output bound of each request; else the longest output.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the rows here, too.", metavar="FILE")
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw stages and KV of each policy; the policy is put into the name.",
+            metavar="FILE.png",
+        ),
+    ] = None,
+) -> None:
+    """Simulate a node under one or more scheduling policies."""
+    from tdpipe.simulation.contestant import compete, find_contestants
+    from tdpipe.simulation.figures import figures_of
+    from tdpipe.simulation.hardware import parse_hardware
+    from tdpipe.simulation.length_knowledge import parse_knowledge
+    from tdpipe.simulation.model_shape import load_shape
+    from tdpipe.simulation.scenario import make_scenario
+    from tdpipe.simulation.trace import read_trace, sample, synthetic_trace
+    from tdpipe.simulation.workload import make_jobs
+
+    stages, gpu = parse_hardware(hardware)
+    scenario = make_scenario(
+        gpu,
+        load_shape(model),
+        stages,
+        profile=profile,
+        kv_bandwidth_given=None if kv_bandwidth is None else kv_bandwidth * 1e9,
+        kv_tokens=kv_capacity,
+    )
+    rows = read_trace(trace, longest_prompt) if trace else synthetic_trace()
+    if arrivals and not any(row.arrival for row in rows):
+        raise SettingsError("--arrivals", "the trace tells none", "leave it out")
+    drawn = sample(rows, requests, seed, arrivals=arrivals)
+    jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed, max_tokens)
+    typer.echo(
+        f"{scenario.name}, {requests} requests of {trace.name if trace else 'a synthetic mix'}"
+    )
+    for line in scenario.used:
+        typer.echo(f"  {line}")
+    typer.echo(f"  output lengths known to the scheduler: {lengths}\n\n{_HEADER}")
+    results = []
+    for contestant in find_contestants(policy):
+        if budget is not None:
+            contestant = replace(contestant.with_budget(budget), name=contestant.name)
+        record, timeline = compete(contestant, scenario, jobs, keep_timeline=picture is not None)
+        results.append(figures_of(contestant.name, record))
+        typer.echo(_row(results[-1]))
+        if picture is not None:
+            from tdpipe.simulation.picture import draw_run
+
+            path = picture.with_stem(f"{picture.stem}-{contestant.name}")
+            draw_run(path, f"{contestant.name}: {scenario.name}", record, timeline)
+    if json_file is not None:
+        json_file.write_text(json.dumps([asdict(each) for each in results], indent=2) + "\n")
+
+
+_HEADER = (
+    f"{'policy':<12} {'out tok/s':>9} {'steady':>7} {'run s':>8} {'bubble-free s':>13} {'bubble % by stage':>22} "
+    f"{'switches':>8} {'preempted':>9} {'KV peak':>7} {'TTFT p50/p90/p99 s':>24} {'TPOT p50/p90/p99 ms':>22}"
+)
+
+
+def _row(figures: Figures) -> str:
+    bubbles = " ".join(f"{each * 100:.1f}" for each in figures.bubble)
+    ttft = " / ".join(f"{each:.2f}" for each in figures.ttft)
+    tpot = " / ".join(f"{each * 1e3:.0f}" for each in figures.tpot)
+    return (
+        f"{figures.policy:<12} {figures.output_tokens_per_second:>9.0f} "
+        f"{figures.steady_tokens_per_second:>7.0f} {figures.seconds:>8.1f} "
+        f"{figures.bubble_free_seconds:>13.1f} {bubbles:>22} {figures.phase_switches:>8} "
+        f"{figures.preemptions:>9} {figures.kv_peak:>7.0%} {ttft:>24} {tpot:>22}"
+    )

@@ -1,0 +1,93 @@
+"""Who competes in a simulation: a policy with its parameters, in stages or with tensor parallelism."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tdpipe.core.errors import SettingsError
+from tdpipe.core.settings import SchedulerSettings
+from tdpipe.scheduling.answers import Shape
+from tdpipe.scheduling.policies.make import make_policy
+from tdpipe.scheduling.scheduler import Scheduler
+from tdpipe.simulation.simulator import Simulator
+from tdpipe.simulation.stage_timeline import Latencies, StageTimeline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tdpipe.simulation.record import SimulationRecord
+    from tdpipe.simulation.scenario import Scenario
+    from tdpipe.simulation.workload import Job
+
+_BLOCK_SIZE = 16
+_MOST_RUNNING = 2048
+_FORECAST_EVERY = 50
+"""Steps between forecasts that a picture shows."""
+_TENSOR_PARALLEL = "tp-"
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A policy as it runs in a simulation."""
+
+    name: str
+    settings: SchedulerSettings
+    tensor_parallel: bool = False
+
+    def with_budget(self, budget: int) -> Contestant:
+        """The same with another token budget, which its name tells."""
+        return replace(
+            self,
+            name=f"{self.name.split(' @')[0]} @{budget}",
+            settings=self.settings.model_copy(update={"token_budget": budget}),
+        )
+
+
+NAMES = ("adaptive", "temporal", "hybrid", "throttled", "separate", "reference")
+TENSOR_PARALLEL_NAMES = ("tp-hybrid", "tp-separate")
+
+
+def find_contestants(names: str) -> tuple[Contestant, ...]:
+    """Those that a comma-separated list names; `all` is every one.
+
+    Raises:
+        SettingsError: one is unknown.
+    """
+    known = (*NAMES, *TENSOR_PARALLEL_NAMES)
+    wanted = known if names == "all" else tuple(name.strip() for name in names.split(","))
+    for name in wanted:
+        if name not in known:
+            raise SettingsError(
+                "--policy", f"no policy {name!r}", f"known are all, {', '.join(known)}"
+            )
+    return tuple(make_contestant(name) for name in wanted)
+
+
+def make_contestant(name: str) -> Contestant:
+    """A policy of the name, with the defaults of its settings."""
+    policy = name.removeprefix(_TENSOR_PARALLEL)
+    settings = SchedulerSettings.model_validate({"policy": policy, "max_running": _MOST_RUNNING})
+    return Contestant(name, settings, name.startswith(_TENSOR_PARALLEL))
+
+
+def compete(
+    contestant: Contestant, scenario: Scenario, jobs: Sequence[Job], *, keep_timeline: bool = False
+) -> tuple[SimulationRecord, StageTimeline]:
+    """One run.
+
+    Raises:
+        RequestError: a job fits neither context nor KV cache.
+    """
+    cost, tokens, latencies = scenario.pipeline, scenario.pipeline_kv_tokens, scenario.latencies
+    if contestant.tensor_parallel:
+        cost, tokens = scenario.tensor_parallel, scenario.tensor_parallel_kv_tokens
+        latencies = Latencies(step=latencies.step, feedback=latencies.feedback)
+    longest = max(job.prompt_tokens + job.max_tokens for job in jobs)
+    blocks = tokens // _BLOCK_SIZE
+    slots = min(contestant.settings.max_running, blocks)
+    shape = Shape(len(cost.stages), blocks, _BLOCK_SIZE, slots, longest)
+    scheduler = Scheduler(make_policy(contestant.settings), shape, cost)
+    timeline = StageTimeline(cost, slots, latencies, keep_timeline)
+    every = _FORECAST_EVERY if keep_timeline else 0
+    return Simulator(scheduler, timeline, jobs, every).run(), timeline

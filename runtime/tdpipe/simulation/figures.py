@@ -1,0 +1,83 @@
+"""What a run says, in the figures that people compare."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tdpipe.simulation.record import SimulationRecord
+
+_STEADY = (0.25, 0.6)
+"""Of all output tokens, those between which a run counts as steady: behind the ramp, before the end's order."""
+_PERCENTILES = (50, 90, 99)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A run's row in a table. Times are in seconds."""
+
+    policy: str
+    output_tokens_per_second: float
+    """Over the whole run."""
+    steady_tokens_per_second: float
+    """While between a quarter and three fifths of all output tokens were made."""
+    seconds: float
+    bubble_free_seconds: float
+    """What the busiest stage computed: the run's length, had it never waited."""
+    utilisation: tuple[float, ...]
+    """[stages] part of the run in which each stage computed."""
+    bubble: tuple[float, ...]
+    """[stages] the other part."""
+    phase_switches: int
+    preemptions: int
+    kv_peak: float
+    """Of the KV cache."""
+    kv_mean: float
+    """Of the KV cache, while steady."""
+    ttft: tuple[float, ...]
+    """Time to first token: 50th, 90th and 99th percentile."""
+    tpot: tuple[float, ...]
+    """Time per output token after the first: the same percentiles."""
+
+
+def figures_of(policy: str, record: SimulationRecord) -> Figures:
+    """The figures of one run."""
+    times = np.array([sample.time for sample in record.kv])
+    tokens = np.cumsum([sample.tokens for sample in record.kv])
+    used = np.array([sample.used for sample in record.kv]) / record.kv_blocks
+    first, last = np.searchsorted(tokens, np.array(_STEADY) * tokens[-1])
+    steady = (tokens[last] - tokens[first]) / max(times[last] - times[first], 1e-12)
+    utilisation = tuple(busy / record.seconds for busy in record.stage_busy)
+    return Figures(
+        policy=policy,
+        output_tokens_per_second=record.output_tokens_per_second,
+        steady_tokens_per_second=float(steady),
+        seconds=record.seconds,
+        bubble_free_seconds=max(record.stage_busy),
+        utilisation=utilisation,
+        bubble=tuple(1.0 - each for each in utilisation),
+        phase_switches=record.phase_switches,
+        preemptions=record.preemptions,
+        kv_peak=float(used.max()),
+        kv_mean=float(used[first : last + 1].mean()),
+        ttft=_percentiles([each.first - each.arrival for each in record.requests]),
+        tpot=_percentiles(
+            [
+                (each.end - each.first) / (each.output_tokens - 1)
+                for each in record.requests
+                if each.output_tokens > 1
+            ]
+        ),
+    )
+
+
+def _percentiles(values: Sequence[float]) -> tuple[float, ...]:
+    if not values:
+        return (math.nan,) * len(_PERCENTILES)
+    return tuple(float(each) for each in np.percentile(values, _PERCENTILES))

@@ -1,0 +1,77 @@
+"""Which node to buy: every GPU and number of stages that a model fits, under each policy, on the same requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tdpipe.core.errors import RequestError, SettingsError
+from tdpipe.simulation.contestant import compete
+from tdpipe.simulation.figures import figures_of
+from tdpipe.simulation.scenario import make_scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tdpipe.simulation.contestant import Contestant
+    from tdpipe.simulation.figures import Figures
+    from tdpipe.simulation.hardware import Hardware
+    from tdpipe.simulation.model_shape import ModelShape
+    from tdpipe.simulation.workload import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A node and a policy, and what they give; or why they cannot."""
+
+    hardware: Hardware
+    gpus: int
+    policy: str
+    figures: Figures | None
+    refusal: str | None = None
+
+    @property
+    def rate(self) -> float:
+        """Output tokens per second; 0 where it cannot run."""
+        return 0.0 if self.figures is None else self.figures.output_tokens_per_second
+
+
+def options(
+    kinds: Sequence[Hardware],
+    gpus: Sequence[int],
+    shape: ModelShape,
+    contestants: Sequence[Contestant],
+    jobs: Sequence[Job],
+) -> Iterator[Option]:
+    """Every combination, as it is simulated. What the model or a request does not fit comes once, refused.
+
+    Args:
+        kinds: of GPU.
+        gpus: numbers of stages; those above the model's layers are left out.
+        shape: of the model.
+        contestants: policies.
+        jobs: the same for all.
+    """
+    for hardware in kinds:
+        for count in gpus:
+            if count > shape.layers:
+                continue
+            try:
+                scenario = make_scenario(hardware, shape, count)
+                for contestant in contestants:
+                    record, _ = compete(contestant, scenario, jobs)
+                    figures = figures_of(contestant.name, record)
+                    yield Option(hardware, count, contestant.name, figures)
+            except (SettingsError, RequestError) as error:
+                yield Option(hardware, count, "", None, str(error))
+
+
+def best(found: Sequence[Option]) -> tuple[Option, Option] | None:
+    """The option with most tokens per second, and that with most per GPU; None if nothing can run."""
+    running = [each for each in found if each.figures is not None]
+    if not running:
+        return None
+    return (
+        max(running, key=lambda each: each.rate),
+        max(running, key=lambda each: each.rate / each.gpus),
+    )

@@ -1,0 +1,89 @@
+"""Measured times of a whole model, and stages that share them evenly.
+
+A table is of one forward pass of n tokens of one prompt through all layers and the head on one GPU, which holds even
+where no single GPU could hold the model: it is then the sum over those that did.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from tdpipe.core.errors import SettingsError
+from tdpipe.scheduling.cost_model import CostModel, StageCost
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tdpipe.core.step import FloatArray, IntArray
+
+_TOKENS, _MILLISECONDS = "Total Length", "Execute Time"
+
+
+class TimeTable(NamedTuple):
+    """Times of a whole model on one GPU."""
+
+    tokens: IntArray
+    """[n] batch tokens, ascending."""
+    seconds: FloatArray
+    """[n]."""
+
+
+def read_profile(path: Path, option: str = "--csv") -> TimeTable:
+    """Read a CSV with the columns `Total Length` (tokens) and `Execute Time` (milliseconds).
+
+    Args:
+        path: the file.
+        option: what named it, for messages.
+
+    Raises:
+        SettingsError: it cannot be read, lacks a column or rows, or has a value that cannot be.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            # Some profilers write a blank after the comma.
+            rows = list(csv.reader(file, skipinitialspace=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SettingsError(option, f"{path} cannot be read: {error}", "give a CSV file") from error
+    header = [name.strip() for name in rows[0]] if rows else []
+    for name in (_TOKENS, _MILLISECONDS):
+        if name not in header:
+            remedy = f"give a CSV with {_TOKENS} and {_MILLISECONDS} in its first line"
+            raise SettingsError(option, f"{path} has no column {name!r}", remedy)
+    columns = header.index(_TOKENS), header.index(_MILLISECONDS)
+    tokens: list[int] = []
+    seconds: list[float] = []
+    for line, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
+        try:
+            count, milliseconds = int(row[columns[0]]), float(row[columns[1]])
+        except (IndexError, ValueError) as error:
+            problem = f"line {line} of {path} is {','.join(row)!r}"
+            raise SettingsError(option, problem, "give tokens and milliseconds") from error
+        if count <= (tokens[-1] if tokens else 0) or not 0 < milliseconds < math.inf:
+            problem = f"line {line} of {path} has {count} tokens and {milliseconds} ms"
+            raise SettingsError(option, problem, "let tokens ascend from 1, and times be above 0")
+        tokens.append(count)
+        seconds.append(milliseconds / 1e3)
+    if not tokens:
+        raise SettingsError(option, f"{path} has no rows", "give a measured profile")
+    return TimeTable(np.array(tokens, dtype=np.int32), np.array(seconds, dtype=np.float64))
+
+
+def stage_costs(
+    table: TimeTable, stages: int, kv_bytes_per_token: float, kv_bandwidth: float
+) -> CostModel:
+    """A pipeline whose stages each take an even share of a whole model's time.
+
+    Args:
+        table: of the whole model.
+        stages: at least 1.
+        kv_bytes_per_token: of all layers.
+        kv_bandwidth: B/s at which one GPU reads KV.
+    """
+    per_context = kv_bytes_per_token / stages / kv_bandwidth
+    return CostModel((StageCost(table.tokens, table.seconds / stages, per_context),) * stages)

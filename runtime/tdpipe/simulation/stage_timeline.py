@@ -1,0 +1,96 @@
+"""When each stage of a pipeline would compute each step.
+
+Stages execute steps in the order of issue, one at a time; stage 0 also waits for the tokens that a step's rows continue
+from. Nothing else holds a step up: transfers overlap with computing and only add latency.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tdpipe.core.step import Phase, Step
+    from tdpipe.scheduling.cost_model import CostModel
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """Seconds between a message's sending and its arrival."""
+
+    step: float = 0.0
+    """From the controller to stage 0."""
+    activations: float = 0.0
+    """From a stage to the next."""
+    activation_token: float = 0.0
+    """More, for each token of the step."""
+    feedback: float = 0.0
+    """Sampled tokens, from the last stage to stage 0 and to the controller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A step on all stages."""
+
+    step: int
+    phase: Phase
+    tokens: int
+    begins: tuple[float, ...]
+    """[stages] seconds of the simulated clock."""
+    ends: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class StageTimeline:
+    """Books steps on stages as they are issued.
+
+    Args:
+        cost: what a step takes.
+        slots: sequences that may hold KV at once.
+        latencies: of messages.
+        keep: whether `intervals` are kept, for a picture.
+    """
+
+    cost: CostModel
+    slots: int
+    latencies: Latencies = Latencies()
+    keep: bool = False
+    intervals: list[Interval] = field(default_factory=list)
+    busy: list[float] = field(init=False)
+    """[stages] seconds of computing so far."""
+    _free: list[float] = field(init=False)
+    _token: np.ndarray[tuple[int], np.dtype[np.float64]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        stages = len(self.cost.stages)
+        self.busy = [0.0] * stages
+        self._free = [0.0] * stages
+        self._token = np.zeros(self.slots)
+
+    def issue(self, step: Step, now: float) -> tuple[float, tuple[float, ...]]:
+        """When the step's tokens reach the controller, and its seconds on each stage."""
+        late = self.latencies
+        tokens = step.tokens
+        seconds = self.cost.stage_seconds(step)
+        for start in step.starts:
+            self._token[start.slot] = 0.0
+        waits = step.slots[step.first > 0]
+        begin = now + late.step
+        if len(waits):
+            begin = max(begin, float(self._token[waits].max()))
+        begins, ends = [], []
+        for stage, duration in enumerate(seconds):
+            begin = max(begin, self._free[stage])
+            end = begin + duration
+            self._free[stage] = end
+            self.busy[stage] += duration
+            begins.append(begin)
+            ends.append(end)
+            begin = end + late.activations + late.activation_token * tokens
+        arrival = ends[-1] + late.feedback
+        self._token[step.slots[step.sample]] = arrival
+        if self.keep:
+            self.intervals.append(Interval(step.id, step.phase, tokens, tuple(begins), tuple(ends)))
+        return arrival, seconds
