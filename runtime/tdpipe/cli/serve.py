@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tdpipe.cli.setting_option import setting_option
+from tdpipe.cli.setting_option import only_given, setting_option
 from tdpipe.core.settings import load_settings
 
 EPILOG = """\b
@@ -32,7 +32,7 @@ def serve(
         int | None, setting_option("pipeline", "stages", "--stages", metavar="N")
     ] = None,
     policy: Annotated[
-        str | None, setting_option("scheduler", "policy", "--policy", metavar="temporal|hybrid")
+        str | None, setting_option("scheduler", "policy", "--policy", metavar="NAME")
     ] = None,
     device: Annotated[
         str | None, setting_option("model", "device", "--device", metavar="auto|cpu|cuda")
@@ -51,18 +51,10 @@ def serve(
         "scheduler": {"policy": policy},
         "server": {"host": host, "port": port},
     }
-    settings = load_settings(config, _only_given(flags))
+    settings = load_settings(config, only_given(flags))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
     from tdpipe.cli.server_run import run_server
 
     run_server(settings)
-
-
-def _only_given(flags: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    given = {
-        section: {field: value for field, value in fields.items() if value is not None}
-        for section, fields in flags.items()
-    }
-    return {section: fields for section, fields in given.items() if fields}

@@ -119,23 +119,44 @@ class CacheSettings(_Section):
 class SchedulerSettings(_Section):
     """What runs when."""
 
-    policy: Literal["temporal", "hybrid"] = "temporal"
-    """`temporal` separates prefill and decode in time; `hybrid` mixes both in one token budget."""
+    policy: Literal["adaptive", "temporal", "hybrid", "throttled", "separate", "reference"] = (
+        "temporal"
+    )
+    """`adaptive` fills each micro-batch as the costs say; `temporal` separates prefill and decode in time; the others
+    are baselines: `hybrid` mixes both in one token budget, `throttled` lets load and free KV bound the prefill,
+    `separate` prefills first, `reference` has the rules that TD-Pipe published."""
     token_budget: int = Field(default=512, ge=1)
     """Batch tokens of a micro-batch that contains prefill; longer prompts are chunked."""
     max_running: int = Field(default=256, ge=1)
     """Sequences that may hold KV at once."""
+    profile: Path | None = None
+    """Measured times of the stages, a file of `tdpipe profile`. None measures a few steps at each start."""
     forecast_margin: float = Field(default=1.0, ge=0)
     """Standard deviations of the forecast KV use that are kept free."""
     switch_hysteresis: float = Field(default=1.0, ge=0)
     """How much the loss from thin decode batches must exceed the cost of switching to prefill, as a share of it."""
 
+    ttft_target: float | None = Field(default=None, gt=0)
+    """Seconds from a request's arrival to its first token that `adaptive` tries to keep. None is no bound."""
+    tpot_target: float | None = Field(default=None, gt=0)
+    """Seconds between two tokens of a request that `adaptive` keeps its micro-batches short for. None is no bound."""
+
+    @field_validator("ttft_target", "tpot_target")
+    @classmethod
+    def _needs_adaptive(cls, value: object, info: ValidationInfo) -> object:
+        policy = info.data.get("policy")
+        if value is not None and policy not in (None, "adaptive"):
+            raise setting_problem(
+                f"is of no use to {policy}", "leave it out or set scheduler.policy to adaptive"
+            )
+        return value
+
     @field_validator("forecast_margin", "switch_hysteresis")
     @classmethod
     def _needs_phases(cls, value: object, info: ValidationInfo) -> object:
-        if info.data.get("policy") == "hybrid":
+        if (policy := info.data.get("policy")) not in (None, "temporal"):
             raise setting_problem(
-                "is of no use to hybrid", "leave it out or set scheduler.policy to temporal"
+                f"is of no use to {policy}", "leave it out or set scheduler.policy to temporal"
             )
         return value
 

@@ -37,3 +37,17 @@ def next_decode_batch(view: View) -> IntArray:
         nearer_below = most > 0 and target - times[most - 1] <= times[over - 1] - target
         return ready[: most if nearer_below else over]
     return ready[: min(max(share, least), most)]  # on a flat step of the table, by count
+
+
+def on_tile_edge(view: View, batch: IntArray) -> IntArray:
+    """The leading rows of a decode batch at which a token is cheapest: one row over a tile's edge costs a whole tile.
+
+    The others wait for the next batch, in which they come first.
+    """
+    if len(batch) <= 1:
+        return batch
+    counts = np.arange(1, len(batch) + 1, dtype=np.int32)
+    context = np.cumsum(view.context_of(batch), dtype=np.int32)
+    rates = counts / view.cost.step_seconds(counts, context)
+    # Of equally cheap numbers the largest.
+    return batch[: len(batch) - int(np.argmax(rates[::-1]))]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from tdpipe.core.step import FloatArray, IntArray, Step
+    from tdpipe.core.step import BoolArray, FloatArray, IntArray, Step
 
 
 _DENSE = 4096
@@ -54,41 +54,78 @@ class StageCost:
         return np.asarray(inside + beyond + self.per_context * context, dtype=np.float64)
 
 
+@dataclass(frozen=True, slots=True)
+class MixingCost:
+    """What a micro-batch pays for holding both prefill and decode. The default is nothing."""
+
+    seconds: float = 0.0
+    """Of each stage: a CUDA graph that is not replayed, a second attention kernel."""
+    decode_context: float = 1.0
+    """Factor on the reading of KV: mixed attention kernels read it more slowly."""
+
+
 class CostModel:
     """The stages' costs; a step takes as long as the slowest stage.
 
     Args:
         stages: their costs, first to last.
+        mixing: what is added where prefill and decode share a step.
+        chunk_tile: tokens of a prefill chunk that read the sequence's earlier KV once; a longer chunk reads it again.
     """
 
-    def __init__(self, stages: tuple[StageCost, ...]) -> None:
+    def __init__(
+        self,
+        stages: tuple[StageCost, ...],
+        mixing: MixingCost | None = None,
+        chunk_tile: int = 128,
+    ) -> None:
         self.stages = stages
+        self.mixing = mixing or MixingCost()
+        self._chunk_tile = chunk_tile
         # Policies ask for hundreds of batch sizes a step: look these up instead of interpolating.
         known = np.arange(_DENSE + 1, dtype=np.float64)
         self._dense = np.stack([s.seconds(known, np.zeros_like(known)) for s in stages])
         self._per_context = np.array([[s.per_context] for s in stages])
 
-    def step_seconds(self, tokens: IntArray, context: IntArray) -> FloatArray:
-        """[n] seconds of the slowest stage for [n] batches of `tokens` that read `context` KV tokens."""
+    def step_seconds(
+        self, tokens: IntArray, context: IntArray | FloatArray, mixed: BoolArray | None = None
+    ) -> FloatArray:
+        """[n] seconds of the slowest stage for [n] batches of `tokens` that read `context` KV tokens.
+
+        Args:
+            tokens: [n] batch tokens.
+            context: [n] KV tokens read.
+            mixed: [n] whether prefill and decode share the batch; None is nowhere.
+        """
         if len(tokens) and int(tokens.max()) > _DENSE:
             counts = tokens.astype(np.float64)
             table = np.stack([s.seconds(counts, np.zeros_like(counts)) for s in self.stages])
         else:
             table = self._dense[:, tokens]
-        times = table + self._per_context * context
+        if mixed is None:
+            times = table + self._per_context * context
+        else:
+            factor = np.where(mixed, self.mixing.decode_context, 1.0)
+            times = table + self._per_context * context * factor + mixed * self.mixing.seconds
         slowest: FloatArray = times.max(axis=0)
         return slowest
 
     def stage_seconds(self, step: Step) -> tuple[float, ...]:
-        """[stages] seconds of a step."""
-        tokens, context = step.tokens, float(step.first.sum())
+        """[stages] seconds of a step, from its rows."""
+        reads = step.first * -(-step.counts // self._chunk_tile)
+        context, extra = float(reads.sum()), 0.0
+        decode = (step.counts == 1) & step.sample
+        if decode.any() and not decode.all():
+            context = self.mixing.decode_context * context
+            extra = self.mixing.seconds
+        tokens = step.tokens
         return tuple(
-            self._table(stage, tokens) + cost.per_context * context
+            self._table(stage, tokens) + cost.per_context * context + extra
             for stage, cost in enumerate(self.stages)
         )
 
     def step_time(self, tokens: int, context: float) -> float:
-        """Seconds of the slowest stage for one batch."""
+        """Seconds of the slowest stage for one batch of one kind."""
         return max(
             self._table(stage, tokens) + cost.per_context * context
             for stage, cost in enumerate(self.stages)
@@ -111,8 +148,9 @@ def fit_cost(observations: list[Observation]) -> CostModel:
     """Fit each stage's table and seconds per KV token to measured steps.
 
     What a KV token costs is taken from steps of one token count with little and with much context, and is 0 where these
-    do not clearly differ: noise over a short context would be multiplied by a long one. The table takes the median time
-    of each token count with that taken off, made to ascend.
+    do not clearly differ: noise over a short context would be multiplied by a long one. Token counts whose time depends
+    most on the context say most about it. The table takes the median time of each token count with that taken off, made
+    to ascend.
 
     Raises:
         ValueError: there is no observation.
@@ -129,19 +167,29 @@ def _fit_stage(observations: list[Observation], stage: int) -> StageCost:
     seconds = np.array([o.seconds[stage] for o in observations])
     points = np.unique(tokens)
     same = [(tokens == point) for point in points]
-    per_context = max(_slope(context[mask], seconds[mask]) for mask in same)
+    per_context = _per_context([(context[mask], seconds[mask]) for mask in same])
     base = seconds - per_context * context
     table = np.maximum.accumulate([max(1e-7, float(np.median(base[mask]))) for mask in same])
     return StageCost(points.astype(np.int32), np.asarray(table, dtype=np.float64), per_context)
 
 
-def _slope(context: FloatArray, seconds: FloatArray) -> float:
-    """Seconds per KV token, from the steps with at most and with more than half of the longest context."""
-    much = context > context.max() / 2
-    if not much.any() or much.all():
+def _per_context(groups: list[tuple[FloatArray, FloatArray]]) -> float:
+    """Seconds per KV token, from groups of steps of equal token counts: their contexts and seconds.
+
+    Each pair of a step with much and one with little context gives a slope; the median of them bears steps that were
+    held up. 0 where a tenth of the slopes, by weight, is not above it.
+    """
+    slopes, weights = [np.zeros(0)], [np.zeros(0)]
+    for context, seconds in groups:
+        much = context > context.max() / 2
+        reach = context[much][:, None] - context[~much]
+        rise = seconds[much][:, None] - seconds[~much]
+        slopes.append((rise / reach).ravel())
+        weights.append((reach / np.median(seconds)).ravel())
+    order = np.argsort(np.concatenate(slopes))
+    if not len(order):
         return 0.0
-    low, high = seconds[~much], seconds[much]
-    if high.min() <= low.max():
-        return 0.0
-    reach = float(np.median(context[much]) - np.median(context[~much]))
-    return (float(np.median(high)) - float(np.median(low))) / reach
+    ascending = np.concatenate(slopes)[order]
+    shares = np.cumsum(np.concatenate(weights)[order])
+    tenth, median = np.searchsorted(shares, np.array([0.1, 0.5]) * shares[-1])
+    return float(ascending[median]) if ascending[tenth] > 0.0 else 0.0

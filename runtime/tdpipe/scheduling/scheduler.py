@@ -58,6 +58,10 @@ class Scheduler(Generic[StateT]):
         """For reading: metrics, tests."""
         return self._state
 
+    def forecast_peak(self) -> float:
+        """KV blocks that the sequences which hold KV will need at most, in expectation."""
+        return float(self._view.running_demand().mean.max())
+
     def add(self, request: Request, now: float) -> None:
         """Queue a request.
 
@@ -68,7 +72,10 @@ class Scheduler(Generic[StateT]):
         if request.id in self._state.sequences:
             raise RequestError(f"request id {request.id} is in use; choose another")
         sequence = Sequence(
-            self._state.added, request, outcomes=outcomes_of(request.lengths, request.max_tokens)
+            self._state.added,
+            request,
+            outcomes=outcomes_of(request.lengths, request.max_tokens),
+            arrival=now,
         )
         self._state.added += 1
         self._state.last_arrival = now

@@ -31,6 +31,8 @@ class Sequence:
     """[OUTCOMES] possible output lengths, ascending."""
     slot: int = -1
     """Where its KV is, or -1."""
+    arrival: float = 0.0
+    """Seconds of the caller's clock."""
 
     @property
     def length(self) -> int:

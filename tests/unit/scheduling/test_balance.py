@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tdpipe.scheduling.balance import next_decode_batch
+from tdpipe.scheduling.balance import next_decode_batch, on_tile_edge
 from tdpipe.scheduling.cost_model import CostModel, StageCost
 
 if TYPE_CHECKING:
@@ -75,3 +75,29 @@ def test_a_single_stage_takes_all_that_is_ready() -> None:
 
 def test_nothing_ready_makes_no_batch() -> None:
     assert batch([], stages=2) == []
+
+
+def trimmed(contexts: list[int], costs: CostModel | None = None) -> list[int]:
+    view: Any = Decoding(contexts, 1, costs or cost())
+    return on_tile_edge(view, view.ready).tolist()
+
+
+def test_rows_that_would_begin_a_tile_wait_for_the_next_batch() -> None:
+    assert trimmed([10] * 5) == [0, 1, 2, 3]
+    assert trimmed([10] * 9) == list(range(8))
+
+
+def test_a_tile_that_is_nearly_full_is_worth_its_time() -> None:
+    points = np.array([1, 4, 5, 8], dtype=np.int32)
+    low_step = CostModel((StageCost(points, np.array([1.0, 1.0, 1.5, 1.5])),))
+    assert trimmed([10] * 5, low_step) == [0, 1, 2, 3]
+    assert trimmed([10] * 7, low_step) == list(range(7))
+
+
+def test_of_equally_cheap_batches_the_largest_is_taken() -> None:
+    assert trimmed([10] * 12) == list(range(12))
+
+
+def test_a_single_row_is_never_held_back() -> None:
+    assert trimmed([10]) == [0]
+    assert trimmed([]) == []

@@ -1,18 +1,26 @@
 """Our own policy: each micro-batch is filled as the costs say, and the end of finite work is kept short.
 
 Decode rows of equal predicted time are topped up with prefill to the budget at which, for the requests at hand, a token
-is cheapest: a tile edge of the cost model, under which consecutive micro-batches cost the same and KV is full.
+is cheapest: a tile edge of the cost model, under which consecutive micro-batches cost the same and KV is full. Where
+mixing costs more than it saves, prefill and decode alternate in phases, as in `temporal`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tdpipe.core.step import Phase
-from tdpipe.scheduling.balance import next_decode_batch
-from tdpipe.scheduling.policies.composition import Mix, best_mixed, candidate_budgets
+from tdpipe.scheduling.balance import next_decode_batch, on_tile_edge
+from tdpipe.scheduling.policies.composition import (
+    Mix,
+    best_mixed,
+    candidate_budgets,
+    phased_rate,
+)
+from tdpipe.scheduling.policies.latency_targets import LatencyTargets
 from tdpipe.scheduling.policies.tail import admission_order
+from tdpipe.scheduling.policies.temporal import TemporalPolicy, TemporalState
 from tdpipe.scheduling.policy import Plan, prefill_rows, steps_ahead
 
 if TYPE_CHECKING:
@@ -25,6 +33,8 @@ _RESERVE = 0.5
 """Blocks per decoding sequence that stay free at admission: what decoding takes until the next sequences end."""
 _FULL = 0.97
 """Part of the KV cache that resident sequences fill in steady state."""
+_CLEARLY = 1.02
+"""How much better phases must promise to be than mixing, or mixing than phases, to take its place."""
 _NEWS = 32
 """The composition is chosen again once this part of the decoding sequences has ended or arrived."""
 
@@ -34,20 +44,28 @@ class AdaptiveState:
     """The composition in force and when it was chosen."""
 
     budget: int
+    """Batch tokens of a mixed micro-batch."""
+    phases: TemporalState | None = None
+    """Set while prefill and decode alternate instead."""
     chosen_at: int = -1
+    """Requests added and ended at the choice."""
 
 
 class AdaptivePolicy:
     """See the module.
 
     Args:
-        most: batch tokens of a micro-batch at most.
+        most: batch tokens of a micro-batch that holds prefill, at most.
+        targets: bounds on waiting. Where there is one, prefill and decode are mixed.
     """
 
     name = "adaptive"
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, targets: LatencyTargets | None = None) -> None:
         self._most = most
+        self._targets = targets or LatencyTargets()
+        self._budgets = candidate_budgets(most)
+        self._phased = TemporalPolicy(most, 1.0, 1.0, admission_order)
 
     def initial(self) -> AdaptiveState:
         """The largest budget, until there is something to choose for."""
@@ -59,8 +77,16 @@ class AdaptivePolicy:
             return None, state
         if view.changes - state.chosen_at > view.decoding // _NEWS:
             state = self._choose(view, state)
+        if state.phases is not None:
+            plan, phases = self._phased.plan(view, state.phases)
+            return plan, replace(state, phases=phases)
         decode = next_decode_batch(view)
-        rows = tuple(prefill_rows(view, self._admitted(view), state.budget - len(decode)))
+        budget = state.budget
+        if self._targets.overdue(view):
+            budget = int(self._targets.allowed(view, self._budgets)[-1])
+        rows = tuple(prefill_rows(view, self._admitted(view), budget - len(decode)))
+        if not rows:
+            decode = on_tile_edge(view, decode)
         if not rows and not len(decode):
             return None, state
         phase = Phase.MIXED if rows and len(decode) else Phase.PREFILL if rows else Phase.DECODE
@@ -69,15 +95,22 @@ class AdaptivePolicy:
     def _choose(self, view: View, state: AdaptiveState) -> AdaptiveState:
         mix = Mix.of(view.load, view.running_left)
         if mix is None:
-            return AdaptiveState(state.budget, view.changes)
+            return replace(state, chosen_at=view.changes)
         kv_tokens = _FULL * view.capacity * view.block_size
-        rows = view.decoding + view.free_slots
-        budgets = candidate_budgets(self._most)
-        best = best_mixed(view.cost, view.stages, kv_tokens, rows, mix, budgets)
-        return AdaptiveState(best.budget, view.changes)
+        resident = view.decoding + view.free_slots
+        room = (view.cost, view.stages, kv_tokens, resident, mix)
+        best = best_mixed(*room, self._targets.allowed(view, self._budgets))
+        if self._targets != LatencyTargets():
+            return AdaptiveState(best.budget, None, view.changes)
+        phased = phased_rate(*room, self._most)
+        # A change of mode costs bubbles of its own, so the other one has to be clearly better.
+        edge = _CLEARLY if state.phases is None else 1.0 / _CLEARLY
+        if phased <= best.rate * edge:
+            return AdaptiveState(best.budget, None, view.changes)
+        phases = state.phases or TemporalState(Phase.DECODE if view.decoding else Phase.PREFILL)
+        return AdaptiveState(best.budget, phases, view.changes)
 
-    @staticmethod
-    def _admitted(view: View) -> Iterator[Sequence]:
-        if view.free_blocks < _RESERVE * view.decoding:
+    def _admitted(self, view: View) -> Iterator[Sequence]:
+        if view.free_blocks < _RESERVE * view.decoding or not self._targets.may_admit(view):
             return iter(())
         return admission_order(view)

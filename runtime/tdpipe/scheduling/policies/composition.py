@@ -7,6 +7,7 @@ where mixing costs more than the bubbles of switching, phases are cheaper.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ class Mix:
     """Tokens to prefill for each output token."""
     resident: float
     """KV tokens that a sequence holds, averaged over its decode: long outputs are resident for longer."""
+    output: float
+    """Output tokens of a sequence."""
 
     @classmethod
     def of(cls, load: Load, running_left: float) -> Mix | None:
@@ -41,7 +44,8 @@ class Mix:
         if not load.sequences or load.output <= 0.0:
             return None
         resident = (load.tokens_output + load.output_squared / 2.0) / load.output
-        return cls(load.tokens / (load.output + running_left), resident)
+        output = load.output / load.sequences
+        return cls(load.tokens / (load.output + running_left), resident, output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +81,35 @@ def best_mixed(
     decode = np.maximum(np.minimum(decode, budgets / (1.0 + mix.prefill_per_output)), 1.0)
     share = np.clip(decode * mix.prefill_per_output / np.maximum(budgets - decode, 1e-9), 0.0, 1.0)
     context = decode * mix.resident
-    with_prefill = cost.step_seconds(budgets, context)
+    with_prefill = cost.step_seconds(budgets, context, np.ones(len(budgets), dtype=np.bool_))
     without = cost.step_seconds(np.ceil(decode).astype(np.int32), context)
     uneven = _UNEVEN * np.minimum(share, 1.0 - share) * (with_prefill - without)
     seconds: FloatArray = share * with_prefill + (1.0 - share) * without + np.maximum(uneven, 0.0)
     rate = decode / seconds
     best = int(np.argmax(rate))
     return Composition(int(budgets[best]), float(rate[best]))
+
+
+def phased_rate(
+    cost: CostModel, stages: int, kv_tokens: float, rows: int, mix: Mix, budget: int
+) -> float:
+    """Output tokens per second when prefill and decode alternate in phases of the best length.
+
+    Short phases pay the bubbles of many switches, long ones thin batches: with a fixed cost f of a step, bubbles B a
+    cycle and d decode rows in each of the micro-batches, a token costs sqrt(2 B f / (d * tokens in flight)) more.
+
+    Args:
+        cost: of a step.
+        stages: micro-batches in flight.
+        kv_tokens: that resident sequences may hold in all.
+        rows: sequences that may be resident.
+        mix: of the requests to come.
+        budget: batch tokens of a prefill micro-batch.
+    """
+    decode = max(1.0, min(kv_tokens / mix.resident, rows) / stages)
+    step = cost.step_time(math.ceil(decode), decode * mix.resident)
+    chunk = cost.step_time(budget, 0.0)
+    bubbles = 2.0 * (stages - 1) * abs(chunk - step)
+    fixed = cost.step_time(1, 0.0)
+    switching = math.sqrt(2.0 * bubbles * fixed / (decode * decode * stages * mix.output))
+    return 1.0 / (step / decode + mix.prefill_per_output * chunk / budget + switching)

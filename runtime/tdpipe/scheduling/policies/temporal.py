@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tdpipe.core.step import Phase
-from tdpipe.scheduling.balance import next_decode_batch
+from tdpipe.scheduling.balance import next_decode_batch, on_tile_edge
 from tdpipe.scheduling.policy import Plan, prefill_rows, steps_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tdpipe.scheduling.forecast import Demand
     from tdpipe.scheduling.policy import View
@@ -58,14 +58,22 @@ class TemporalPolicy:
         token_budget: batch tokens of a prefill micro-batch.
         margin: standard deviations of the forecast that stay free.
         hysteresis: by which share the loss must exceed the cost of a switch.
+        order: in which waiting sequences are admitted; by arrival unless told otherwise.
     """
 
     name = "temporal"
 
-    def __init__(self, token_budget: int, margin: float, hysteresis: float) -> None:
+    def __init__(
+        self,
+        token_budget: int,
+        margin: float,
+        hysteresis: float,
+        order: Callable[[View], Iterator[Sequence]] | None = None,
+    ) -> None:
         self._budget = token_budget
         self._margin = margin
         self._hysteresis = hysteresis
+        self._order = order or _by_arrival
 
     def initial(self) -> TemporalState:
         """Prefill, since nothing runs yet."""
@@ -84,7 +92,7 @@ class TemporalPolicy:
             if plan is not None:
                 return plan, state
             state = TemporalState(Phase.DECODE, judged_at=view.changes)
-        batch = next_decode_batch(view)
+        batch = on_tile_edge(view, next_decode_batch(view))
         if not len(batch):
             return None, state
         seconds = view.cost.step_time(len(batch), float(view.context_of(batch).sum()))
@@ -92,7 +100,7 @@ class TemporalPolicy:
 
     def _prefill(self, view: View, state: TemporalState) -> tuple[Plan | None, TemporalState]:
         demand = state.demand if state.demand is not None else view.running_demand()
-        admitted = _Admission(view, demand, self._margin)
+        admitted = _Admission(view, demand, self._margin, self._order(view))
         rows = tuple(prefill_rows(view, admitted.sequences(), self._budget))
         if not rows:
             return None, state
@@ -117,7 +125,7 @@ class TemporalPolicy:
         thin = view.decoding < view.stages
         if not thin and not self._much_has_changed(view, state):
             return False
-        queue = list(islice(view.waiting(), min(_LOOK_AHEAD, view.free_slots)))
+        queue = list(islice(self._order(view), min(_LOOK_AHEAD, view.free_slots)))
         fit = _fitting(view, view.running_demand(), queue, self._margin)
         if fit == 0 or thin:
             return fit > 0
@@ -133,6 +141,10 @@ class TemporalPolicy:
         return loss > (1.0 + self._hysteresis) * bubble or bubble < _PATIENCE * state.decoded
 
 
+def _by_arrival(view: View) -> Iterator[Sequence]:
+    return view.waiting()
+
+
 def _round(view: View, running: int, context: int) -> tuple[float, float]:
     """Seconds of a decode step and per token, with so many sequences in balanced micro-batches."""
     batches = min(view.stages, running)
@@ -143,18 +155,20 @@ def _round(view: View, running: int, context: int) -> tuple[float, float]:
 class _Admission:
     """Admits waiting sequences while the forecast fits; one always when nothing else holds KV."""
 
-    def __init__(self, view: View, demand: Demand, margin: float) -> None:
+    def __init__(
+        self, view: View, demand: Demand, margin: float, waiting: Iterator[Sequence]
+    ) -> None:
         self._view = view
         self._demand = demand
         self._margin = margin
+        self._waiting = waiting
         self._after: dict[int, Demand] = {}
 
     def sequences(self) -> Iterator[Sequence]:
         """Waiting sequences that may be admitted, in order."""
         view, demand = self._view, self._demand
         alone = view.decoding == 0 and view.partial() is None
-        waiting = view.waiting()
-        while window := list(islice(waiting, _WINDOW)):
+        while window := list(islice(self._waiting, _WINDOW)):
             sums = view.forecast.of_waiting(window).after(demand)
             fits = sums.peaks(self._margin) <= view.capacity
             for row, sequence in enumerate(window):

@@ -1,0 +1,116 @@
+"""What the adaptive policy chooses: the tile edge, phases where mixing is dear, the longest output before the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tdpipe.core.lengths import LengthDistribution
+from tdpipe.core.request import Request
+from tdpipe.core.step import Phase, Step
+from tdpipe.scheduling.answers import Shape
+from tdpipe.scheduling.cost_model import CostModel, MixingCost, StageCost
+from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
+from tdpipe.scheduling.policies.composition import Mix, best_mixed, candidate_budgets, phased_rate
+from tdpipe.scheduling.policies.latency_targets import LatencyTargets
+from tdpipe.scheduling.scheduler import Scheduler
+
+STAGES = 4
+MOST = 512
+MIX = Mix(prefill_per_output=0.9, resident=700.0, output=400.0)
+
+
+def staircase(edge: int, mixing: MixingCost | None = None) -> CostModel:
+    """20 ms up to `edge` tokens, and as much again for each further tile of that width."""
+    points = np.array([1, edge, edge + 1, 2 * edge, 2 * edge + 1, 3 * edge], dtype=np.int32)
+    stage = StageCost(points, np.array([0.02, 0.02, 0.04, 0.04, 0.06, 0.06]), 1e-8)
+    return CostModel((stage,) * STAGES, mixing)
+
+
+@pytest.mark.parametrize("edge", [64, 128, 192])
+def test_the_budget_ends_on_the_tile_edge(edge: int) -> None:
+    kv_tokens = edge / 1.9 * STAGES * MIX.resident
+    best = best_mixed(staircase(edge), STAGES, kv_tokens, 10_000, MIX, candidate_budgets(MOST))
+    assert best.budget == edge
+
+
+def test_mixing_is_dear_where_it_costs_more_than_a_decode_step() -> None:
+    kv_tokens = 60 * STAGES * MIX.resident
+    room = (STAGES, kv_tokens, 10_000, MIX)
+    for seconds, phases in ((0.0, False), (0.03, True)):
+        cost = staircase(128, MixingCost(seconds))
+        mixed = best_mixed(cost, *room, candidate_budgets(MOST)).rate
+        assert (phased_rate(cost, *room, 256) > mixed) is phases
+
+
+def scheduler_of(
+    cost: CostModel,
+    requests: list[tuple[int, int]],
+    *,
+    blocks: int = 400,
+    targets: LatencyTargets | None = None,
+) -> Scheduler[Any]:
+    scheduler = Scheduler(
+        AdaptivePolicy(MOST, targets), Shape(STAGES, blocks, 16, 512, 2_048), cost
+    )
+    for number, (prompt, output) in enumerate(requests):
+        lengths = LengthDistribution((output,))
+        scheduler.add(Request(str(number), (3,) * prompt, output, lengths), 0.0)
+    return scheduler
+
+
+def served(scheduler: Scheduler[Any], seconds_per_step: float = 0.02) -> list[Step]:
+    """Every step until all requests have ended, on a clock that goes on with the results."""
+    steps: list[Step] = []
+    in_flight: list[Step] = []
+    now = 0.0
+    while scheduler.state.sequences:
+        step = scheduler.next_step(now)
+        if isinstance(step, Step):
+            steps.append(step)
+            in_flight.append(step)
+            continue
+        done = in_flight.pop(0)
+        now += seconds_per_step
+        tokens = np.full(int(done.sample.sum()), 9, dtype=np.int32)
+        scheduler.on_result(done.id, tokens, (), now)
+    return steps
+
+
+def test_prefill_and_decode_share_steps_where_that_is_cheap_and_not_where_it_is_dear() -> None:
+    requests = [(100, 60 + number % 40) for number in range(150)]
+    shares = []
+    for mixing in (MixingCost(), MixingCost(0.5)):
+        steps = served(scheduler_of(staircase(128, mixing), requests))
+        shares.append(sum(step.phase is Phase.MIXED for step in steps) / len(steps))
+    assert shares[0] > 0.3
+    assert shares[1] < 0.01
+
+
+def test_the_longest_are_admitted_before_their_turn_when_the_end_is_near() -> None:
+    requests = [(40, 20)] * 120 + [(40, 400)]
+    steps = served(scheduler_of(staircase(128), requests, blocks=100))
+    order = [start.sequence for step in steps for start in step.starts]
+    assert order.index(120) < 100
+
+
+def test_the_order_is_that_of_arrival_while_requests_keep_coming() -> None:
+    requests = [(40, 20)] * 120 + [(40, 400)]
+    steps = served(scheduler_of(staircase(128), requests, blocks=100), seconds_per_step=0.0)
+    order = [start.sequence for step in steps for start in step.starts]
+    assert order.index(120) >= 100
+
+
+def test_a_target_for_tokens_keeps_micro_batches_short() -> None:
+    points = np.array([1, 64, 65, 512], dtype=np.int32)
+    cost = CostModel((StageCost(points, np.array([0.02, 0.02, 0.03, 0.03])),) * STAGES)
+    requests = [(100, 60)] * 100
+    free = served(scheduler_of(cost, requests, blocks=2_000))
+    targets = LatencyTargets(
+        tpot=0.1
+    )  # a round of four steps takes 80 ms up to 64 tokens, then 120
+    bound = served(scheduler_of(cost, requests, blocks=2_000, targets=targets))
+    assert max(step.tokens for step in free) > 64
+    assert max(step.tokens for step in bound) <= 64
