@@ -24,7 +24,7 @@ from tdpipe.scheduling.scheduler import Scheduler
 
 _PROMPT = 100
 _OUTPUT = 400
-_POLICIES = ("temporal", "hybrid")
+_POLICIES = ("adaptive", "temporal", "hybrid", "throttled", "separate", "reference")
 
 
 def steady_scheduler(policy: str, running: int, waiting: int, stages: int) -> Scheduler[Any]:

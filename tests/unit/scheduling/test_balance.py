@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tdpipe.scheduling.balance import next_decode_batch, on_tile_edge
+from tdpipe.scheduling.balance import next_decode_batch
 from tdpipe.scheduling.cost_model import CostModel, StageCost
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def test_nothing_ready_makes_no_batch() -> None:
 
 def trimmed(contexts: list[int], costs: CostModel | None = None) -> list[int]:
     view: Any = Decoding(contexts, 1, costs or cost())
-    return on_tile_edge(view, view.ready).tolist()
+    return next_decode_batch(view, on_edge=True).tolist()
 
 
 def test_rows_that_would_begin_a_tile_wait_for_the_next_batch() -> None:

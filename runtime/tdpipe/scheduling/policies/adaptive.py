@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tdpipe.core.step import Phase
-from tdpipe.scheduling.balance import next_decode_batch, on_tile_edge
+from tdpipe.scheduling.balance import next_decode_batch
 from tdpipe.scheduling.policies.composition import (
     Mix,
     best_mixed,
@@ -24,10 +24,7 @@ from tdpipe.scheduling.policies.temporal import TemporalPolicy, TemporalState
 from tdpipe.scheduling.policy import Plan, prefill_rows, steps_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tdpipe.scheduling.policy import View
-    from tdpipe.scheduling.sequence import Sequence
 
 _RESERVE = 0.5
 """Blocks per decoding sequence that stay free at admission: what decoding takes until the next sequences end."""
@@ -80,13 +77,13 @@ class AdaptivePolicy:
         if state.phases is not None:
             plan, phases = self._phased.plan(view, state.phases)
             return plan, replace(state, phases=phases)
-        decode = next_decode_batch(view)
+        admits = self._admits(view)
+        decode = next_decode_batch(view, on_edge=not admits and view.partial() is None)
         budget = state.budget
         if self._targets.overdue(view):
             budget = int(self._targets.allowed(view, self._budgets)[-1])
-        rows = tuple(prefill_rows(view, self._admitted(view), budget - len(decode)))
-        if not rows:
-            decode = on_tile_edge(view, decode)
+        waiting = admission_order(view) if admits else iter(())
+        rows = tuple(prefill_rows(view, waiting, budget - len(decode)))
         if not rows and not len(decode):
             return None, state
         phase = Phase.MIXED if rows and len(decode) else Phase.PREFILL if rows else Phase.DECODE
@@ -110,7 +107,8 @@ class AdaptivePolicy:
         phases = state.phases or TemporalState(Phase.DECODE if view.decoding else Phase.PREFILL)
         return AdaptiveState(best.budget, phases, view.changes)
 
-    def _admitted(self, view: View) -> Iterator[Sequence]:
-        if view.free_blocks < _RESERVE * view.decoding or not self._targets.may_admit(view):
-            return iter(())
-        return admission_order(view)
+    def _admits(self, view: View) -> bool:
+        """Whether waiting sequences may take KV now."""
+        if not view.waiting_count or view.free_blocks < _RESERVE * view.decoding:
+            return False
+        return self._targets.may_admit(view)

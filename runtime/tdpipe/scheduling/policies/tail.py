@@ -7,7 +7,6 @@ the rounds to go. Before that, and wherever requests keep coming, the order is t
 
 from __future__ import annotations
 
-from itertools import chain, takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,11 +35,20 @@ def admission_order(view: View) -> Iterator[Sequence]:
     rounds = (output + view.running_left) / running
     if reach < rounds or view.now - view.last_arrival < _QUIET * rounds * _round_seconds(view):
         return view.waiting()
-    critical = list(
-        takewhile(lambda each: each.expected_left * _SLACK >= rounds, view.longest_waiting())
-    )
-    early = {each.number for each in critical}
-    return chain(critical, (each for each in view.waiting() if each.number not in early))
+    return _critical_first(view, rounds / _SLACK)
+
+
+def _critical_first(view: View, least: float) -> Iterator[Sequence]:
+    """Those whose expected output is at least so long, the longest first; then the others by arrival."""
+    early = set()
+    for sequence in view.longest_waiting():
+        if sequence.expected_left < least:
+            break
+        early.add(sequence.number)
+        yield sequence
+    for sequence in view.waiting():
+        if sequence.number not in early:
+            yield sequence
 
 
 def _round_seconds(view: View) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tdpipe.core.step import Phase
-from tdpipe.scheduling.balance import next_decode_batch, on_tile_edge
+from tdpipe.scheduling.balance import next_decode_batch
 from tdpipe.scheduling.policy import Plan, prefill_rows, steps_ahead
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class TemporalPolicy:
             if plan is not None:
                 return plan, state
             state = TemporalState(Phase.DECODE, judged_at=view.changes)
-        batch = on_tile_edge(view, next_decode_batch(view))
+        batch = next_decode_batch(view, on_edge=True)
         if not len(batch):
             return None, state
         seconds = view.cost.step_time(len(batch), float(view.context_of(batch).sum()))
@@ -125,18 +125,19 @@ class TemporalPolicy:
         thin = view.decoding < view.stages
         if not thin and not self._much_has_changed(view, state):
             return False
-        queue = list(islice(self._order(view), min(_LOOK_AHEAD, view.free_slots)))
-        fit = _fitting(view, view.running_demand(), queue, self._margin)
-        if fit == 0 or thin:
-            return fit > 0
+        admission = _Admission(view, view.running_demand(), self._margin, self._order(view))
+        fitting = list(islice(admission.sequences(), min(_LOOK_AHEAD, view.free_slots)))
+        if not fitting or thin:
+            return bool(fitting)
+        fit = len(fitting)
         running, stages = view.decoding, view.stages
-        prompts = sum(sequence.length for sequence in queue[:fit])
+        prompts = sum(sequence.length for sequence in fitting)
         # A round gives every running sequence a token and takes a step time per stage.
         now, per_token = _round(view, running, view.context)
         _, per_token_then = _round(view, running + fit, view.context + prompts)
         chunk = view.cost.step_time(min(self._budget, prompts), 0.0)
         bubble = 2.0 * (stages - 1) * abs(chunk - now)
-        tokens = sum(sequence.expected_left for sequence in queue[:fit])
+        tokens = sum(sequence.expected_left for sequence in fitting)
         loss = (per_token - per_token_then) * tokens
         return loss > (1.0 + self._hysteresis) * bubble or bubble < _PATIENCE * state.decoded
 
@@ -181,11 +182,3 @@ class _Admission:
     def accepted(self, rows: tuple[tuple[Sequence, int], ...]) -> Demand:
         """The demand with those sequences that became rows."""
         return self._after.get(rows[-1][0].number, self._demand)
-
-
-def _fitting(view: View, demand: Demand, queue: list[Sequence], margin: float) -> int:
-    """How many of the queue, from its head, the forecast has room for."""
-    if not queue:
-        return 0
-    fits = view.forecast.of_waiting(queue).after(demand).peaks(margin) <= view.capacity
-    return int(len(queue) if fits.all() else np.argmin(fits))
