@@ -81,4 +81,4 @@ def _draw_kv(axes: Axes, record: SimulationRecord) -> None:
     axes.axhline(record.kv_blocks, color="black", linewidth=0.8, linestyle="--", label="capacity")
     axes.set_xlabel("seconds")
     axes.set_ylabel("KV blocks")
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper right")
