@@ -88,6 +88,8 @@ class FakeExecutor:
         ]
         return torch.tensor(rows)
 
+    def synchronise(self) -> None: ...
+
     def sample(self, step: Step, hidden: torch.Tensor) -> tuple[StepOutput, TokenFeedback]:
         offset = 0
         sampled = []

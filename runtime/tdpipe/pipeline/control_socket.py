@@ -101,10 +101,20 @@ class StageControl:
     def __init__(self, sockets: SecureSockets, address: str, stage: int) -> None:
         self._socket = sockets.connect(zmq.DEALER, address, _routing_id(stage))
         self._socket.send(HELLO)
+        self._dismissed = False
 
     def receive(self) -> Step | None:
-        message = self._socket.recv()
-        return None if message == GOODBYE else decode(message, Step)
+        return None if self._dismissed else self._step(self._socket.recv())
+
+    def receive_ready(self) -> Step | None:
+        try:
+            return self._step(self._socket.recv(zmq.NOBLOCK))
+        except zmq.Again:
+            return None
+
+    def _step(self, message: bytes) -> Step | None:
+        self._dismissed = message == GOODBYE
+        return None if self._dismissed else decode(message, Step)
 
     def report(self, report: StageReport) -> None:
         self._socket.send(encode(report), zmq.NOBLOCK)

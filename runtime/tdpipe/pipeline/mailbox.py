@@ -36,6 +36,8 @@ class Mailbox(Generic[T]):
         Raises:
             MailboxClosedError: there is none and will be none.
         """
+        if self._closed:  # `receive_ready` may have taken what wakes a receiver
+            raise MailboxClosedError
         return self._open(self._queue.get())
 
     def receive_ready(self) -> T | None:
@@ -69,6 +71,12 @@ class MailboxControl:
         except MailboxClosedError:
             return None
 
+    def receive_ready(self) -> Step | None:
+        try:
+            return self._steps.receive_ready()
+        except MailboxClosedError:
+            return None
+
     def report(self, report: StageReport) -> None:
         self._report(report)
 
@@ -81,6 +89,9 @@ class MailboxActivations:
 
     def send(self, hidden: Tensor) -> None:
         self._mailbox.send(hidden)
+
+    def expect(self, tokens: int) -> None:
+        """Whatever was sent is here at once."""
 
     def receive(self, tokens: int) -> Tensor:
         hidden = self._mailbox.receive()

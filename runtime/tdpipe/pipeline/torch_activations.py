@@ -45,6 +45,7 @@ class TorchActivations:
         self._dtype = dtype
         self._device = device
         self._sending: deque[tuple[distributed.Work, Tensor]] = deque()
+        self._expected: deque[tuple[distributed.Work, Tensor]] = deque()
 
     def send(self, hidden: Tensor) -> None:
         # gloo calls a send complete too early and hangs when waited for twice. So each is waited
@@ -54,15 +55,30 @@ class TorchActivations:
             oldest, _ = self._sending.popleft()
             oldest.wait()
         hidden = hidden.contiguous()
-        work = distributed.isend(hidden, self._peer, self._group)
-        if work is None:
-            raise RuntimeError("this stage is not a member of its own activation group")
+        work = _own(distributed.isend(hidden, self._peer, self._group))
         self._sending.append((work, hidden))
 
+    def expect(self, tokens: int) -> None:
+        # On a GPU, a receive that waits would hold multiprocessors that the step before computes on.
+        if self._device.type == "cpu":
+            self._expected.append(self._begin(tokens))
+
     def receive(self, tokens: int) -> Tensor:
-        hidden = torch.empty(tokens, self._hidden_size, dtype=self._dtype, device=self._device)
-        distributed.recv(hidden, self._peer, self._group)
+        work, hidden = self._expected.popleft() if self._expected else self._begin(tokens)
+        if len(hidden) != tokens:
+            raise RuntimeError(f"activations of {len(hidden)} tokens were expected, not {tokens}")
+        work.wait()
         return hidden
+
+    def _begin(self, tokens: int) -> tuple[distributed.Work, Tensor]:
+        hidden = torch.empty(tokens, self._hidden_size, dtype=self._dtype, device=self._device)
+        return _own(distributed.irecv(hidden, self._peer, self._group)), hidden
+
+
+def _own(work: distributed.Work | None) -> distributed.Work:
+    if work is None:
+        raise RuntimeError("this stage is not a member of its own activation group")
+    return work
 
 
 def connect_neighbours(

@@ -20,6 +20,9 @@ class ControlChannel(Protocol):
     def receive(self) -> Step | None:
         """The next step, in order of issue; blocks. None means that the loop shall end."""
 
+    def receive_ready(self) -> Step | None:
+        """The next step if one is there; never blocks."""
+
     def report(self, report: StageReport) -> None:
         """Tell the controller that a step is done; never blocks on the controller."""
 
@@ -32,6 +35,9 @@ class ActivationChannel(Protocol):
 
     def send(self, hidden: Tensor) -> None:
         """Pass the activations on. The channel keeps them until they have left; the caller must not overwrite them."""
+
+    def expect(self, tokens: int) -> None:
+        """Begin to receive the next step's activations, which `receive` will ask for; never blocks."""
 
     def receive(self, tokens: int) -> Tensor:
         """[tokens, hidden] activations of the next step; blocks."""

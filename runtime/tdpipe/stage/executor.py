@@ -107,6 +107,14 @@ class StageExecutor:
         self._slots.advance(step)
         return output
 
+    def synchronise(self) -> None:
+        """Wait until what was begun is computed."""
+        # Kernels run behind the host's clock; only what they took counts as busy, not what queued up
+        # before. Waiting for the whole device would count activations that wait on another stream for
+        # the next stage to take them.
+        if self._model.device.type == "cuda":
+            torch.cuda.current_stream(self._model.device).synchronize()
+
     @torch.inference_mode()
     def sample(self, step: Step, hidden: Tensor) -> tuple[StepOutput, TokenFeedback]:
         """Last stage: draw a token after each row whose `sample` is set.

@@ -2,15 +2,15 @@
 
 It is the only place that knows in which order a stage does things. Two rules make the pipeline free
 of deadlocks: sends never wait for a stage further up, and stage 0 waits for sampled tokens only if
-the step cannot do without them.
+the step cannot do without them. While a device computes, the next step and its activations are
+taken in, so that they do not come between two steps.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
-
-import torch
 
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StageReport
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
     from tdpipe.core.step import Step, StepOutput, TokenFeedback
     from tdpipe.stage.channels import ActivationChannel, ControlChannel, FeedbackChannel
+
+
+LOOK_AHEAD = 2
+"""Steps that are taken in early: the next, and the one whose activations may come while the next computes."""
 
 
 class Executor(Protocol):
@@ -36,8 +40,11 @@ class Executor(Protocol):
 
     def forward(self, step: Step, hidden: Tensor | None) -> Tensor:
         """[tokens, hidden] of this stage, from [tokens, hidden] of the one before or, on the first,
-        from token ids.
+        from token ids. It may still be computed when this returns.
         """
+
+    def synchronise(self) -> None:
+        """Wait until what was begun is computed, and activations that were received are there."""
 
     def sample(self, step: Step, hidden: Tensor) -> tuple[StepOutput, TokenFeedback]:
         """Last stage: draw the tokens that the step asks for."""
@@ -72,6 +79,7 @@ class StageLoop:
         self._downstream = downstream
         self._feedback = feedback
         self._next_step = 0
+        self._ahead: deque[Step] = deque()
 
     def run(self) -> None:
         """Execute steps until the control channel ends.
@@ -79,11 +87,20 @@ class StageLoop:
         Raises:
             PipelineError: a step was lost on the way.
         """
-        while (step := self._control.receive()) is not None:
+        while (step := self._take()) is not None:
             if step.id != self._next_step:
                 raise PipelineError(f"step {step.id} came where {self._next_step} was due")
             self._next_step += 1
             self._execute(step)
+
+    def _take(self) -> Step | None:
+        return self._ahead.popleft() if self._ahead else self._control.receive()
+
+    def _look_ahead(self) -> None:
+        while len(self._ahead) < LOOK_AHEAD and (step := self._control.receive_ready()) is not None:
+            self._ahead.append(step)
+            if self._upstream is not None:
+                self._upstream.expect(step.tokens)
 
     def _execute(self, step: Step) -> None:
         started = time.perf_counter()
@@ -94,14 +111,15 @@ class StageLoop:
 
         started = time.perf_counter()
         hidden = self._executor.forward(step, hidden)
+        self._look_ahead()
         if self._downstream is not None:
-            _synchronise(hidden)
+            self._executor.synchronise()
             busy += time.perf_counter() - started
             self._downstream.send(hidden)
             self._control.report(StageReport(step.id, self._stage, busy))
             return
         output, feedback = self._executor.sample(step, hidden)
-        _synchronise(hidden)
+        self._executor.synchronise()
         busy += time.perf_counter() - started
         # Stage 0 may be waiting for these tokens; nobody waits for the report as urgently.
         if self._upstream is None:
@@ -113,7 +131,7 @@ class StageLoop:
     def _input(self, step: Step) -> Tensor | None:
         if self._upstream is not None:
             hidden = self._upstream.receive(step.tokens)
-            _synchronise(hidden)
+            self._executor.synchronise()
             return hidden
         if self._feedback is not None:
             while (feedback := self._feedback.receive_ready()) is not None:
@@ -121,11 +139,3 @@ class StageLoop:
             while self._executor.wants_tokens(step):
                 self._executor.learn(self._feedback.receive())
         return None
-
-
-def _synchronise(hidden: Tensor) -> None:
-    # Kernels run behind the host's clock; only what they took counts as busy, not what queued up
-    # before. Waiting for the whole device would count activations that wait on another stream for
-    # the next stage to take them.
-    if hidden.device.type == "cuda":
-        torch.cuda.current_stream(hidden.device).synchronize()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,6 +71,28 @@ def test_goodbye_ends_the_stages(keys: EpochKeys, sockets: Sockets) -> None:
     stage = StageControl(sockets(keys), server.address, 0)
     assert server.await_stages(LONG) == []
     server.say_goodbye()
+    assert stage.receive() is None
+    server.close()
+
+
+def test_a_stage_takes_what_is_there_without_waiting(keys: EpochKeys, sockets: Sockets) -> None:
+    server = ControlServer(sockets(keys), HOST, stages=1)
+    stage = StageControl(sockets(keys), server.address, 0)
+    assert server.await_stages(LONG) == []
+    assert stage.receive_ready() is None
+    for number in range(3):
+        server.send(row_step(number, [(0, 0, 1, True)]))
+    server.say_goodbye()
+    first = stage.receive()
+    assert first is not None
+    found = [first.id]
+    deadline = time.monotonic() + LONG
+    while len(found) < 3 and time.monotonic() < deadline:
+        if (step := stage.receive_ready()) is not None:
+            found.append(step.id)
+    assert found == [0, 1, 2]
+    # The goodbye may be seen by either way of receiving.
+    stage.receive_ready()
     assert stage.receive() is None
     server.close()
 

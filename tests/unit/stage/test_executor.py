@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import TokenFeedback
@@ -97,3 +98,27 @@ def test_a_step_without_blocks_is_refused_by_its_number(path: Path) -> None:
     only.apply(step)
     with pytest.raises(PipelineError, match="step 7 has a row without a block"):
         only.forward(step, None)
+
+
+def test_a_gpu_waits_for_its_own_stream_and_not_for_what_is_still_being_sent(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stream:
+        def synchronize(self) -> None:
+            waited.append(True)
+
+    class OnGpu:
+        device = torch.device("cuda", 0)
+
+    def wait_for_every_stream(_: torch.device) -> None:
+        pytest.fail("a pending send would count as busy")
+
+    waited: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream())
+    monkeypatch.setattr(torch.cuda, "synchronize", wait_for_every_stream)
+    (only,) = make_executors(path, 1)
+    only.synchronise()
+    assert waited == []
+    only._model = OnGpu()  # type: ignore[assignment]
+    only.synchronise()
+    assert waited == [True]

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StepOutput, TokenFeedback
-from tdpipe.stage.loop import StageLoop
+from tdpipe.stage.loop import LOOK_AHEAD, StageLoop
 from tests.support.step_driver import row_step, start_of
 
 if TYPE_CHECKING:
@@ -49,15 +48,26 @@ class Script:
         self.log.append(("sample", step.id, hidden.shape[0]))
         return StepOutput(step.id, np.asarray([9], np.int32)), feedback_of(step.id)
 
+    def synchronise(self) -> None:
+        self.log.append(("synchronise",))
+
     def receive_step(self) -> Step | None:
         return self._steps.pop(0) if self._steps else None
 
 
 class Control:
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, ready: int) -> None:
         self._script = script
+        self._ready = ready
 
     def receive(self) -> Step | None:
+        self._script.log.append(("take",))
+        return self._script.receive_step()
+
+    def receive_ready(self) -> Step | None:
+        if self._ready == 0:
+            return None
+        self._ready -= 1
         return self._script.receive_step()
 
     def report(self, report: StageReport) -> None:
@@ -71,6 +81,9 @@ class Activations:
 
     def send(self, hidden: torch.Tensor) -> None:
         self._script.log.append(("send", hidden.shape[0]))
+
+    def expect(self, tokens: int) -> None:
+        self._script.log.append(("expect", tokens))
 
     def receive(self, tokens: int) -> torch.Tensor:
         self._script.log.append(("receive", tokens))
@@ -112,11 +125,26 @@ def run(
     up: bool,
     down: bool,
     feedback: Feedback | None = None,
+    ready: int = 0,
+) -> Log:
+    """What the loop does but for taking steps and synchronising; `ready` steps can be had early."""
+    log = full_log(script, stage, up=up, down=down, feedback=feedback, ready=ready)
+    return [entry for entry in log if entry not in (("take",), ("synchronise",))]
+
+
+def full_log(
+    script: Script,
+    stage: int,
+    *,
+    up: bool,
+    down: bool,
+    feedback: Feedback | None = None,
+    ready: int = 0,
 ) -> Log:
     loop = StageLoop(
         script,
         stage,
-        Control(script),
+        Control(script, ready),
         Activations(script) if up else None,
         Activations(script) if down else None,
         feedback,
@@ -200,24 +228,43 @@ def test_an_error_of_the_executor_leaves_the_loop_unreported() -> None:
     assert script.reports == []
 
 
-def test_a_gpu_waits_for_its_own_stream_and_not_for_what_is_still_being_sent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Stream:
-        def synchronize(self) -> None:
-            script.log.append(("synchronise",))
+def test_a_step_is_passed_on_only_when_it_is_computed() -> None:
+    log = full_log(Script([prefill(0)]), 1, up=True, down=True)
+    assert log[:8] == [
+        ("take",),
+        ("apply", 0),
+        ("receive", 3),
+        ("synchronise",),
+        ("forward", 0, 3),
+        ("synchronise",),
+        ("send", 3),
+        ("report", 0, 1),
+    ]
 
-    class OnGpu(Script):
-        def forward(self, step: Step, hidden: torch.Tensor | None) -> torch.Tensor:
-            super().forward(step, hidden)
-            with FakeTensorMode():
-                return torch.zeros(step.tokens, 2, device="cuda")
 
-    def wait_for_every_stream(_: torch.device) -> None:
-        pytest.fail("a pending send would count as busy")
+def test_the_next_steps_are_taken_in_while_one_computes() -> None:
+    script = Script([prefill(number, tokens) for number, tokens in enumerate((2, 5, 7, 9))])
+    log = full_log(script, 1, up=True, down=True, ready=2)
+    computing = log.index(("forward", 0, 2))
+    assert log[computing + 1 : computing + 4] == [("expect", 5), ("expect", 7), ("synchronise",)]
+    assert [entry[1] for entry in log if entry[0] == "forward"] == [0, 1, 2, 3]
+    assert [entry for entry in log if entry[0] in ("take", "receive")] == [
+        ("take",),
+        ("receive", 2),
+        ("receive", 5),
+        ("receive", 7),
+        ("take",),
+        ("receive", 9),
+        ("take",),
+    ]
 
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream())
-    monkeypatch.setattr(torch.cuda, "synchronize", wait_for_every_stream)
-    script = OnGpu([prefill(0)])
-    log = run(script, 0, up=False, down=True)
-    assert log[1:] == [("forward", 0, None), ("synchronise",), ("send", 3), ("report", 0, 0)]
+
+def test_no_more_steps_are_taken_in_early_than_have_room() -> None:
+    script = Script([prefill(number) for number in range(9)])
+    log = run(script, 1, up=True, down=True, ready=9)
+    assert log[: log.index(("send", 3))].count(("expect", 3)) == LOOK_AHEAD
+
+
+def test_an_early_step_out_of_order_stops_the_loop() -> None:
+    with pytest.raises(PipelineError, match="step 2 came where 1 was due"):
+        run(Script([prefill(0), prefill(2)]), 1, up=True, down=True, ready=1)

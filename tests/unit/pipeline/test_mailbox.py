@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tdpipe.pipeline.mailbox import Mailbox, MailboxControl
+from tests.support.step_driver import row_step
+
+if TYPE_CHECKING:
+    from tdpipe.core.step import Step
+
+
+def test_a_stage_that_looked_ahead_still_hears_of_the_end() -> None:
+    steps: Mailbox[Step] = Mailbox()
+    control = MailboxControl(steps, lambda _: None)
+    assert control.receive_ready() is None
+    steps.send(row_step(0, [(0, 0, 1, True)]))
+    taken = control.receive_ready()
+    assert taken is not None
+    assert taken.id == 0
+    steps.close()
+    assert control.receive_ready() is None
+    assert control.receive() is None
