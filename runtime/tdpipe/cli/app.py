@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 from tdpipe import __version__
+from tdpipe.cli.plan import EPILOG as PLAN_EPILOG
+from tdpipe.cli.plan import plan
+from tdpipe.cli.profile import EPILOG as PROFILE_EPILOG
+from tdpipe.cli.profile import profile
 from tdpipe.cli.serve import EPILOG, serve
+from tdpipe.cli.simulate import EPILOG as SIMULATE_EPILOG
+from tdpipe.cli.simulate import simulate
 from tdpipe.core.errors import SettingsError, TDPipeError
 from tdpipe.server.error_text import one_line
 
@@ -21,6 +27,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.command(epilog=EPILOG)(serve)
+app.command(epilog=SIMULATE_EPILOG)(simulate)
+app.command(epilog=PLAN_EPILOG)(plan)
+app.command(epilog=PROFILE_EPILOG)(profile)
 
 
 def _print_version(wanted: bool) -> None:

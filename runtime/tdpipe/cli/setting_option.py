@@ -26,3 +26,12 @@ def setting_option(section: str, field: str, *flags: str, metavar: str | None = 
         show_default=False,
         metavar=metavar,
     )
+
+
+def only_given(flags: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`flags` (section → field → value) without those that were not given."""
+    given = {
+        section: {field: value for field, value in fields.items() if value is not None}
+        for section, fields in flags.items()
+    }
+    return {section: fields for section, fields in given.items() if fields}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tdpipe.core.errors import SettingsError
-from tdpipe.simulation.figures import Figures
+
+if TYPE_CHECKING:
+    from tdpipe.simulation.figures import Figures
 
 EPILOG = """\b
 Examples:

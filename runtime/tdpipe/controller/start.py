@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tdpipe.controller.engine import Engine
+from tdpipe.controller.measured_profile import check_device, load_profile
 from tdpipe.controller.warm_up import WarmUp
 from tdpipe.model.description import describe_model
 from tdpipe.pipeline.start import start_pipeline
@@ -12,6 +13,7 @@ from tdpipe.prediction.survival import SurvivalPredictor
 from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import fit_cost
 from tdpipe.scheduling.policies.make import make_policy
+from tdpipe.scheduling.profiled_cost import profiled_cost
 from tdpipe.scheduling.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from tdpipe.core.settings import Settings
 
 _WARM_UP_SECONDS = 3.0
+_BRIEF_WARM_UP_SECONDS = 0.5
+"""Where a profile tells the costs, and only kernels have to be touched."""
 
 
 def start_engine(settings: Settings, progress: Callable[[str], None]) -> Engine:
@@ -36,10 +40,14 @@ def start_engine(settings: Settings, progress: Callable[[str], None]) -> Engine:
     """
     assert settings.model.path is not None
     description = describe_model(settings.model.path)
+    profile = load_profile(settings, description)
     pipeline = start_pipeline(settings, description, progress)
     try:
+        if profile is not None:
+            check_device(profile, pipeline)
         progress("warming up")
-        warm_up = WarmUp(pipeline, settings.scheduler.token_budget, _WARM_UP_SECONDS)
+        seconds = _WARM_UP_SECONDS if profile is None else _BRIEF_WARM_UP_SECONDS
+        warm_up = WarmUp(pipeline, settings.scheduler.token_budget, seconds)
         warm_up.run()
         room = pipeline.capacity
         longest = min(room.max_context, room.blocks * room.block_size)
@@ -48,7 +56,8 @@ def start_engine(settings: Settings, progress: Callable[[str], None]) -> Engine:
             f"requests of up to {longest} tokens"
         )
         shape = Shape(pipeline.stages, room.blocks, room.block_size, room.slots, room.max_context)
-        policy, cost = make_policy(settings.scheduler), fit_cost(warm_up.observations)
+        policy = make_policy(settings.scheduler)
+        cost = fit_cost(warm_up.observations) if profile is None else profiled_cost(profile)
         scheduler = Scheduler(policy, shape, cost, first_step=warm_up.next_step)
         return Engine(pipeline, scheduler, SurvivalPredictor(), description.vocab_size)
     except BaseException:  # also a Ctrl-C must leave no process behind

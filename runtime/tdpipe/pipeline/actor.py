@@ -21,10 +21,12 @@ from tdpipe.model.device import resolve_device
 from tdpipe.pipeline.control_socket import StageControl
 from tdpipe.pipeline.feedback_socket import FeedbackSocket
 from tdpipe.pipeline.secure_sockets import SecureSockets
+from tdpipe.pipeline.stage_builder import stage_device
 from tdpipe.pipeline.torch_activations import connect_neighbours
 from tdpipe.stage.loop import StageLoop
 
 if TYPE_CHECKING:
+    from tdpipe.pipeline.base import StageDevice
     from tdpipe.pipeline.rendezvous import Rendezvous
     from tdpipe.pipeline.stage_builder import LoadedStage, StageBuilder
 
@@ -37,6 +39,7 @@ class StageOffer:
 
     name: str
     """What it holds, for people."""
+    device: StageDevice
     fitting_blocks: int
     seconds: float
     """How long loading took."""
@@ -66,7 +69,8 @@ class StageActor:
             blocks = self._loaded.fitting_blocks()
         except Exception as error:
             return self._failure(error)
-        return StageOffer(self._loaded.name, blocks, time.monotonic() - started)
+        took = time.monotonic() - started
+        return StageOffer(self._loaded.name, stage_device(self._loaded), blocks, took)
 
     def connect(self, rendezvous: Rendezvous, host: str | None, blocks: int) -> StageFailure | None:
         """Allocate `blocks` KV blocks and meet the other stages.

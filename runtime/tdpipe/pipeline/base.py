@@ -28,6 +28,16 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True)
+class StageDevice:
+    """What a stage computes with."""
+
+    name: str
+    """Of the device, for people: `NVIDIA L20`."""
+    dtype: str
+    """Of weights, activations and KV cache, as torch names it."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """A step that every stage has executed."""
 
@@ -41,6 +51,8 @@ class Pipeline(Protocol):
 
     stages: int
     capacity: Capacity
+    devices: tuple[StageDevice, ...]
+    """[stages]."""
 
     def submit(self, step: Step) -> None:
         """Hand a step to every stage, which execute steps in the order of submission.

@@ -22,6 +22,7 @@ from tdpipe.pipeline.mailbox import (
     MailboxClosedError,
     MailboxControl,
 )
+from tdpipe.pipeline.stage_builder import stage_device
 from tdpipe.pipeline.stage_group import StagePipeline
 from tdpipe.stage.loop import StageLoop
 
@@ -134,4 +135,5 @@ def start_in_process(
     capacity = builder.capacity(blocks)
     executors = [stage.executor(blocks) for stage in loaded]
     group = ThreadStages(executors, settings.threads_per_stage)
-    return StagePipeline(group, builder.stages, capacity, settings.step_timeout)
+    devices = tuple(stage_device(stage) for stage in loaded)
+    return StagePipeline(group, devices, capacity, settings.step_timeout)

@@ -94,11 +94,13 @@ class _RayStart:
         cuda = choice.device == "cuda"
         placement = self._place(cuda)
         actors = self._create(placement, cuda)
-        blocks = self._load(actors, choice.device, placement.sharing())
+        offers = self._load(actors, choice.device, placement.sharing())
+        blocks = min(offer.fitting_blocks for offer in offers)
         capacity = self._builder.capacity(blocks)
         control = self._connect(actors, blocks)
         group = RayStages(control, actors, self._undo.pop_all())
-        return StagePipeline(group, len(actors), capacity, self._settings.step_timeout)
+        devices = tuple(offer.device for offer in offers)
+        return StagePipeline(group, devices, capacity, self._settings.step_timeout)
 
     def _place(self, cuda: bool) -> Placement:
         self._progress(f"placing {self._builder.stages} stages")
@@ -129,9 +131,9 @@ class _RayStart:
             actors.append(actor)
         return actors
 
-    def _load(self, actors: Sequence[ActorHandle], device: str, sharing: Sequence[int]) -> int:
-        """The KV blocks that every stage has room for."""
-
+    def _load(
+        self, actors: Sequence[ActorHandle], device: str, sharing: Sequence[int]
+    ) -> list[StageOffer]:
         def tell(stage: int, offer: StageOffer) -> None:
             self._progress(f"stage {stage}: {offer.name} loaded in {offer.seconds:.1f} s")
 
@@ -139,8 +141,7 @@ class _RayStart:
             actor.load.remote(self._builder, device, together)
             for actor, together in zip(actors, sharing, strict=True)
         ]
-        offers: list[StageOffer] = _results(loads, "load", self._deadline, tell)
-        return min(offer.fitting_blocks for offer in offers)
+        return _results(loads, "load", self._deadline, tell)
 
     def _connect(self, actors: Sequence[ActorHandle], blocks: int) -> ControlServer:
         self._progress(f"connecting {len(actors)} stages with {blocks} KV blocks each")

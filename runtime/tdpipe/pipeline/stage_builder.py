@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from tdpipe.model.device import device_name
+from tdpipe.pipeline.base import StageDevice
+
 if TYPE_CHECKING:
     import torch
 
@@ -34,6 +37,11 @@ class LoadedStage(Protocol):
 
     def executor(self, blocks: int) -> Executor:
         """Allocate `blocks` KV blocks and everything else that steps need."""
+
+
+def stage_device(stage: LoadedStage) -> StageDevice:
+    """What a stage computes with, asked where it is loaded."""
+    return StageDevice(device_name(stage.device), str(stage.dtype).removeprefix("torch."))
 
 
 class StageBuilder(Protocol):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tdpipe.core.step import StageReport, Step
-    from tdpipe.pipeline.base import Capacity, StepResult
+    from tdpipe.pipeline.base import Capacity, StageDevice, StepResult
 
 
 class StageGroup(Protocol):
@@ -44,10 +44,15 @@ class StagePipeline:
     """The `Pipeline` over a group of stages."""
 
     def __init__(
-        self, group: StageGroup, stages: int, capacity: Capacity, step_timeout: float
+        self,
+        group: StageGroup,
+        devices: tuple[StageDevice, ...],
+        capacity: Capacity,
+        step_timeout: float,
     ) -> None:
-        self.stages = stages
+        self.stages = stages = len(devices)
         self.capacity = capacity
+        self.devices = devices
         self._group = group
         self._ledger = StepLedger(stages)
         self._step_timeout = step_timeout

@@ -60,7 +60,7 @@ def test_help_imports_nothing_heavy() -> None:
     ("arguments", "says"),
     [
         (["--stages", "0"], "pipeline.stages"),
-        (["--policy", "fifo"], "'temporal' or 'hybrid'"),
+        (["--policy", "fifo"], "'adaptive', 'temporal'"),
         (["--device", "tpu"], "model.device"),
         (["--port", "70000"], "server.port"),
         (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
