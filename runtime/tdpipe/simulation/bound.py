@@ -1,12 +1,13 @@
 """How many output tokens a second any scheduler could make in steady state: a linear programme over micro-batches.
 
-In steady state every output token needs its share of prefill, each resident sequence is in one micro-batch of a round,
-and residents hold the KV cache. Within these, the best mix of micro-batch compositions bounds the rate of an ideal
-pipeline, in which nothing ever waits.
+In steady state every output token needs its share of prefill, residents hold the KV cache, and are dealt out evenly to
+the micro-batches in flight, since unequal ones wait for each other. Within these, the best mix of micro-batch
+compositions bounds the rate of an ideal pipeline, in which nothing ever waits.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,7 @@ def steady_bound(
     if rows < 1.0:
         raise ValueError("the KV cache holds less than one sequence per stage")
     prefill_share = sum(job.prompt_tokens for job in jobs) / sum(job.output_tokens for job in jobs)
-    decode, prefill = _grid(int(rows * stages), mixing=mixing)
+    decode, prefill = _grid(math.ceil(rows), mixing=mixing)
     seconds = cost.step_seconds(
         decode + prefill,
         np.asarray(decode * context, dtype=np.float64),
@@ -69,7 +70,7 @@ def steady_bound(
     # Least time for one output token: share by share, with its prefill, and no more residents than there is KV for.
     solution = linprog(
         seconds,
-        A_ub=(decode - rows)[None, :],
+        A_ub=np.where(decode > 0, decode - rows, 0.0)[None, :],
         b_ub=[0.0],
         A_eq=np.stack([decode, prefill]).astype(float),
         b_eq=[1.0, prefill_share],
@@ -84,15 +85,15 @@ def steady_bound(
 
 
 def _grid(
-    residents: int, *, mixing: bool
+    most: int, *, mixing: bool
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], np.ndarray[tuple[int], np.dtype[np.int32]]]:
     """Every number of decode rows, alone and with the prefill that fills to each multiple of 16."""
-    decode = np.arange(0, residents + 1, dtype=np.int32)
-    edges = np.arange(16, _MOST_PREFILL + residents + 1, 16, dtype=np.int32)
+    decode = np.arange(0, most + 1, dtype=np.int32)
+    edges = np.arange(16, _MOST_PREFILL + most + 1, 16, dtype=np.int32)
     rows, filled = (each.ravel() for each in np.meshgrid(decode, edges, indexing="ij"))
     prefill = filled - rows
     kept = (prefill > 0) & (prefill <= _MOST_PREFILL) & ((rows == 0) | mixing)
     return (
         np.concatenate([decode[1:], rows[kept]]),
-        np.concatenate([np.zeros(residents, dtype=np.int32), prefill[kept]]),
+        np.concatenate([np.zeros(most, dtype=np.int32), prefill[kept]]),
     )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _UNEVEN = 0.5
 """Part of the difference between unequal micro-batches that becomes a bubble, at most when they alternate."""
+_NEARLY = 0.98
+"""Of the best rate: budgets above this count as equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,8 @@ def best_mixed(
     uneven = _UNEVEN * np.minimum(share, 1.0 - share) * (with_prefill - without)
     seconds: FloatArray = share * with_prefill + (1.0 - share) * without + np.maximum(uneven, 0.0)
     rate = decode / seconds
-    best = int(np.argmax(rate))
+    # The means may be off a little: of nearly equal budgets the largest fills KV soonest.
+    best = int(np.flatnonzero(rate >= _NEARLY * rate.max())[-1])
     return Composition(int(budgets[best]), float(rate[best]))
 
 

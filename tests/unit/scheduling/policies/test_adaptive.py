@@ -85,7 +85,7 @@ def test_prefill_and_decode_share_steps_where_that_is_cheap_and_not_where_it_is_
     for mixing in (MixingCost(), MixingCost(0.5)):
         steps = served(scheduler_of(staircase(128, mixing), requests))
         shares.append(sum(step.phase is Phase.MIXED for step in steps) / len(steps))
-    assert shares[0] > 0.3
+    assert shares[0] > 0.1
     assert shares[1] < 0.01
 
 
