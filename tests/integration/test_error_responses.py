@@ -42,7 +42,9 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
 
 
 CHAT_REFUSALS: list[tuple[dict[str, Any], str, str]] = [
-    ({"n": 2}, "n", "Input should be 1"),
+    ({"n": 2}, "n", "Only one output per prompt"),
+    ({"tools": []}, "tools", "not supported"),
+    ({"logit_bias": {"9" * 5_000: 1}}, "logit_bias", "token id"),
     ({"temperature": 2.5}, "temperature", "less than or equal to 2"),
     ({"temperature": "hot"}, "temperature", "valid number"),
     ({"temperature": True}, "temperature", "valid number"),
@@ -50,7 +52,7 @@ CHAT_REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"top_k": -2}, "top_k", "greater than or equal to -1"),
     ({"top_k": 1.5}, "top_k", "valid integer"),
     ({"min_p": 1.1}, "min_p", "less than or equal to 1"),
-    ({"repetition_penalty": 0}, "repetition_penalty", "greater than 0"),
+    ({"repetition_penalty": 1e-40}, "repetition_penalty", "greater than or equal to 0.01"),
     ({"presence_penalty": -3}, "presence_penalty", "-2"),
     ({"frequency_penalty": 3}, "frequency_penalty", "2"),
     ({"logit_bias": {"1": 101}}, "logit_bias.1", "100"),
@@ -279,3 +281,22 @@ async def test_a_client_that_leaves_during_its_upload_is_no_error(
     assert not upload
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert b"tdpipe_error_responses_total{" not in serving.metrics.render()[0]
+
+
+def test_too_many_prompts_and_too_large_bodies_are_refused(http: httpx.Client) -> None:
+    many = http.post("/v1/completions", json=COMPLETION | {"prompt": [[1]] * 1_025})
+    assert many.status_code == 400
+    assert "at most 1024" in error_of(many)["message"]
+    large = http.post("/v1/completions", json=COMPLETION | {"prompt": "x" * (9 * 2**20)})
+    assert large.status_code == 413
+    assert "8 MiB" in error_of(large)["message"]
+
+
+def test_an_answer_can_be_handed_back_as_the_client_dumps_it(http: httpx.Client) -> None:
+    client = openai.OpenAI(base_url=f"{http.base_url}/v1", api_key="none")
+    asked: Any = [{"role": "developer", "content": "Be brief."}, *CHAT["messages"]]
+    answer = client.chat.completions.create(model=MODEL, messages=asked).choices[0].message
+    again = client.chat.completions.create(
+        model=MODEL, messages=[*asked, answer.model_dump(), *asked]
+    )
+    assert again.choices[0].message.content == ANSWER

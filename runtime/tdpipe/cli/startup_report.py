@@ -30,6 +30,8 @@ class StartupReport:
     def ready(self, settings: ServerSettings, model: str, *, chat: bool) -> None:
         """Say where the server is, with a command that tries it."""
         host = _ANY_ADDRESS.get(settings.host, settings.host)
+        if ":" in host and not host.startswith("["):
+            host = f"[{host}]"
         url = f"http://{host}:{settings.port}/v1"
         self.step(f"ready: {url} serves {model!r}; try")
         typer.echo(f"\n{_curl(url, model, chat=chat)}\n\nCtrl-C stops.", err=True)

@@ -22,6 +22,9 @@ DELIMITER = "__"
 # Kubernetes sets these in every pod for a Service whose name begins with `tdpipe`.
 _SERVICE_LINK = re.compile(r"\w*(_SERVICE_(HOST|PORT)\w*=|_PORT_\d+_\w+=|_PORT=\w+://)")
 
+_RESEMBLING = 1.2
+"""Likeness, of 2, from which a name may have been meant."""
+
 
 def variable_name(section: str, field: str) -> str:
     """The variable of the setting `section.field`."""
@@ -45,7 +48,10 @@ def refuse_unknown_variables(schema: type[BaseModel], environment: Mapping[str, 
             continue
         if not _SERVICE_LINK.match(f"{name}={value}"):
             nearest = max(settings, key=lambda setting: _likeness(name, setting))
-            raise SettingsError(variable, "sets nothing", f"the nearest name is {nearest}")
+            remedy = f"the nearest name is {nearest}"
+            if _likeness(name, nearest) < _RESEMBLING:
+                remedy = "unset it; `tdpipe serve --help` tells how variables are named"
+            raise SettingsError(variable, "sets nothing", remedy)
 
 
 def _likeness(name: str, setting: str) -> float:

@@ -12,6 +12,7 @@ from tdpipe.server.schemas.common import GenerationBody, LogprobCount, TextForma
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 _NO_TOOLS = "tools are not supported"
 _NO_AUDIO = "only text is supported"
+_OF_ANSWERS = "belongs to answers; leave it out"
 
 
 class TextPart(Body):
@@ -21,8 +22,8 @@ class TextPart(Body):
 
 
 class ChatMessage(Body):
-    role: Literal["system", "user", "assistant"]
-    """Whose message it is."""
+    role: Literal["system", "developer", "user", "assistant"]
+    """Whose message it is; `developer` is OpenAI's newer name of `system`."""
     content: list[TextPart]
     """A string or a list of text parts, which are joined by line breaks."""
     name: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")] | None = None
@@ -33,7 +34,8 @@ class ChatMessage(Body):
         "tool_call_id": _NO_TOOLS,
         "function_call": _NO_TOOLS,
         "audio": _NO_AUDIO,
-        "refusal": "belongs to answers; leave it out",
+        "refusal": _OF_ANSWERS,
+        "annotations": _OF_ANSWERS,
     }
 
     @field_validator("content", mode="before", json_schema_input_type=str | list[TextPart])
@@ -47,7 +49,8 @@ class ChatMessage(Body):
 
     def for_template(self) -> dict[str, str]:
         """The message as chat templates read it."""
-        fields = {"role": self.role, "content": "\n".join(part.text for part in self.content)}
+        role = "system" if self.role == "developer" else self.role
+        fields = {"role": role, "content": "\n".join(part.text for part in self.content)}
         return fields if self.name is None else fields | {"name": self.name}
 
 

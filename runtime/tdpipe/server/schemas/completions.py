@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from tdpipe.server.schemas.common import GenerationBody, LogprobCount
 
 Prompt = str | list[int]
+_MOST_PROMPTS = 1024
 _FORMS = "give a string, a list of strings, a list of token ids, or a list of such lists"
 
 
@@ -50,6 +51,8 @@ class CompletionBody(GenerationBody):
             raise ValueError(_FORMS)
         if not value:
             raise ValueError(f"is empty; {_FORMS}")
+        if len(value) > _MOST_PROMPTS and not _are_token_ids(value):
+            raise ValueError(f"has {len(value)} prompts; give at most {_MOST_PROMPTS} in a request")
         if _are_token_ids(value):
             return [value]
         if all(isinstance(item, str) for item in value):
