@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tdpipe.prediction.features import PromptFeatures
+
 POLICIES = ("temporal", "hybrid")
 BACKENDS = ("sdpa", "cpu")
 STAGES = (1, 2, 3, 4)
@@ -43,15 +45,12 @@ class Optimist:
 
     version: int = 0
 
-    def predict(
-        self,
-        prompt_tokens: int,  # noqa: ARG002 - the protocol's
-        max_tokens: int,  # noqa: ARG002
-    ) -> LengthDistribution:
+    def predict(self, features: PromptFeatures) -> LengthDistribution:  # noqa: ARG002 - the protocol's
         return LengthDistribution((2,))
 
-    def observe(self, output_tokens: int, *, complete: bool) -> None:
-        pass
+    def observe(self, features: PromptFeatures, output_tokens: int, *, complete: bool) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,16 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tdpipe.controller.snapshot import EngineSnapshot
 from tdpipe.controller.stream import TokenDelta
 from tdpipe.core.errors import PipelineError, RequestError
 from tdpipe.core.request import FinishReason
 from tdpipe.core.sampling import SamplingParams, TokenLogprobs
+
+if TYPE_CHECKING:
+    from tdpipe.prediction.features import PromptFeatures
 
 Script = Callable[[tuple[int, ...]], Sequence[int]]
 
@@ -38,6 +42,7 @@ class Submission:
     sampling: SamplingParams
     stop_token_ids: frozenset[int]
     request_id: str
+    features: PromptFeatures | None = None
     aborted: bool = False
     finished_at: int | None = None
 
@@ -85,10 +90,11 @@ class FakeEngine:
         sampling: SamplingParams,
         stop_token_ids: frozenset[int],
         request_id: str,
+        features: PromptFeatures | None = None,
     ) -> FakeStream:
         if self.refuse is not None:
             raise RequestError(self.refuse, "prompt")
-        submission = Submission(prompt, max_tokens, sampling, stop_token_ids, request_id)
+        submission = Submission(prompt, max_tokens, sampling, stop_token_ids, request_id, features)
         self.submissions.append(submission)
         stream = FakeStream(self, submission)
         self._streams.append(stream)

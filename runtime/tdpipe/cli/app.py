@@ -15,6 +15,8 @@ from tdpipe.cli.profile import profile
 from tdpipe.cli.serve import EPILOG, serve
 from tdpipe.cli.simulate import EPILOG as SIMULATE_EPILOG
 from tdpipe.cli.simulate import simulate
+from tdpipe.cli.train_predictor import EPILOG as TRAIN_PREDICTOR_EPILOG
+from tdpipe.cli.train_predictor import train_predictor
 from tdpipe.core.errors import SettingsError, TDPipeError
 from tdpipe.server.error_text import one_line
 
@@ -30,6 +32,7 @@ app.command(epilog=EPILOG)(serve)
 app.command(epilog=SIMULATE_EPILOG)(simulate)
 app.command(epilog=PLAN_EPILOG)(plan)
 app.command(epilog=PROFILE_EPILOG)(profile)
+app.command(epilog=TRAIN_PREDICTOR_EPILOG)(train_predictor)
 
 
 def _print_version(wanted: bool) -> None:

@@ -24,6 +24,7 @@ from tdpipe.controller.stream import RequestStream, TokenDelta
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import Phase, Step
+from tdpipe.prediction.features import PromptFeatures
 from tdpipe.scheduling.answers import Idle, WaitUntil
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class _Listener:
     loop: asyncio.AbstractEventLoop
     stream: RequestStream
     request: Request
+    features: PromptFeatures
     received: int = 0
 
     def fail(self, error: str) -> None:
@@ -110,21 +112,27 @@ class Engine:
         sampling: SamplingParams,
         stop_token_ids: frozenset[int],
         request_id: str,
+        features: PromptFeatures | None = None,
     ) -> RequestStream:
         """Queue a request; call it from the event loop that reads the stream.
+
+        `features` are for the length predictor; None knows nothing beyond the other arguments.
 
         Raises:
             RequestError: the request is empty or can never fit.
             PipelineError: the engine has ended.
         """
         self._scheduler.shape.check(len(prompt), max_tokens)
-        lengths = self._predictor.predict(len(prompt), max_tokens)
+        if features is None:
+            can_stop = bool(stop_token_ids)
+            features = PromptFeatures(len(prompt), max_tokens, sampling, can_stop=can_stop)
+        lengths = self._predictor.predict(features)
         request = Request(request_id, prompt, max_tokens, lengths, sampling, stop_token_ids)
         stream = RequestStream(
             abort=lambda: self._command(lambda: self._end(listener)),
             finish=lambda length: self._command(lambda: self._end(listener, length)),
         )
-        listener = _Listener(asyncio.get_running_loop(), stream, request)
+        listener = _Listener(asyncio.get_running_loop(), stream, request, features)
         if not self._command(lambda: self._add(listener)):
             raise PipelineError(self._error or "the engine is closed")
         return stream
@@ -153,6 +161,7 @@ class Engine:
         with self._lock:
             self._closing = True
         self._pipeline.wake()
+        self._predictor.close()
         self._thread.join(_JOIN_SECONDS)
         self._pipeline.close()
 
@@ -220,7 +229,9 @@ class Engine:
                 self._forget(name, listener.received, complete=finish is FinishReason.STOP)
         for loop, deltas in pushes.items():
             _call(loop, partial(_push, deltas))
-        self._revision.advance(lambda: (each.request for each in self._listeners.values()))
+        self._revision.advance(
+            lambda: ((each.request.id, each.features) for each in self._listeners.values())
+        )
 
     def _add(self, listener: _Listener) -> None:
         name = listener.request.id
@@ -245,8 +256,8 @@ class Engine:
             self._forget(name, seen, complete=length is not None)
 
     def _forget(self, request_id: str, output_tokens: int, *, complete: bool) -> None:
-        del self._listeners[request_id]
-        self._predictor.observe(output_tokens, complete=complete)
+        features = self._listeners.pop(request_id).features
+        self._predictor.observe(features, output_tokens, complete=complete)
 
     def _fail(self, reason: str) -> None:
         with self._lock:

@@ -1,6 +1,6 @@
 """Predictions made anew for unfinished requests once the predictor has learned more.
 
-A prediction takes tens of microseconds, so doing this for a queue of 100,000 at once would stop the pipeline for
+A prediction takes some ten microseconds, so doing this for a queue of 100,000 at once would stop the pipeline for
 seconds. A few per step, oldest first, reach each request before it is admitted, which is when its length counts.
 """
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from tdpipe.core.request import Request
     from tdpipe.prediction.base import LengthPredictor
+    from tdpipe.prediction.features import PromptFeatures
     from tdpipe.scheduling.scheduler import Scheduler
 
-_PER_STEP = 32
+_PER_STEP = 16
 
 
 class LengthRevision:
@@ -31,17 +31,16 @@ class LengthRevision:
         self._predictor = predictor
         self._scheduler = scheduler
         self._version = predictor.version
-        self._outdated: Iterator[Request] = iter(())
+        self._outdated: Iterator[tuple[str, PromptFeatures]] = iter(())
 
-    def advance(self, unfinished: Callable[[], Iterable[Request]]) -> None:
+    def advance(self, unfinished: Callable[[], Iterable[tuple[str, PromptFeatures]]]) -> None:
         """Revise the next few requests, from the oldest again whenever there is a new version.
 
         Args:
-            unfinished: gives all requests that have not ended, oldest first.
+            unfinished: gives id and features of all requests that have not ended, oldest first.
         """
         if self._predictor.version != self._version:
             self._version = self._predictor.version
             self._outdated = iter(list(unfinished()))
-        for request in islice(self._outdated, _PER_STEP):
-            lengths = self._predictor.predict(len(request.prompt), request.max_tokens)
-            self._scheduler.revise(request.id, lengths)
+        for request_id, features in islice(self._outdated, _PER_STEP):
+            self._scheduler.revise(request_id, self._predictor.predict(features))

@@ -9,7 +9,9 @@ from tdpipe.controller.measured_profile import check_device, load_profile
 from tdpipe.controller.warm_up import WarmUp
 from tdpipe.model.description import describe_model
 from tdpipe.pipeline.start import start_pipeline
-from tdpipe.prediction.survival import SurvivalPredictor
+from tdpipe.prediction.catboost_predictor import CatBoostPredictor
+from tdpipe.prediction.model_file import read_model
+from tdpipe.prediction.training_process import TrainingProcess
 from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import fit_cost
 from tdpipe.scheduling.policies.make import make_policy
@@ -19,7 +21,8 @@ from tdpipe.scheduling.scheduler import Scheduler
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tdpipe.core.settings import Settings
+    from tdpipe.core.settings import PredictorSettings, Settings
+    from tdpipe.prediction.base import LengthPredictor
 
 _WARM_UP_SECONDS = 3.0
 _BRIEF_WARM_UP_SECONDS = 0.5
@@ -41,6 +44,7 @@ def start_engine(settings: Settings, progress: Callable[[str], None]) -> Engine:
     assert settings.model.path is not None
     description = describe_model(settings.model.path)
     profile = load_profile(settings, description)
+    predictor = _make_predictor(settings.predictor)
     pipeline = start_pipeline(settings, description, progress)
     try:
         if profile is not None:
@@ -59,7 +63,13 @@ def start_engine(settings: Settings, progress: Callable[[str], None]) -> Engine:
         policy = make_policy(settings.scheduler)
         cost = fit_cost(warm_up.observations) if profile is None else profiled_cost(profile)
         scheduler = Scheduler(policy, shape, cost, first_step=warm_up.next_step)
-        return Engine(pipeline, scheduler, SurvivalPredictor(), description.vocab_size)
+        return Engine(pipeline, scheduler, predictor, description.vocab_size)
     except BaseException:  # also a Ctrl-C must leave no process behind
         pipeline.close()
         raise
+
+
+def _make_predictor(settings: PredictorSettings) -> LengthPredictor:
+    model = None if settings.path is None else read_model(settings.path, "predictor.path")
+    trainer = TrainingProcess() if settings.training_rows else None
+    return CatBoostPredictor(model, trainer, settings.training_rows)

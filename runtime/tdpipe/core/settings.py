@@ -36,6 +36,8 @@ from tdpipe.core.settings_variables import (
     variable_name,
 )
 
+_FEWEST_TRAINING_ROWS = 512
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(
@@ -161,6 +163,25 @@ class SchedulerSettings(_Section):
         return value
 
 
+class PredictorSettings(_Section):
+    """How long outputs are expected to be."""
+
+    path: Path | None = None
+    """File made by `tdpipe train-predictor`. None starts from nothing."""
+    training_rows: int = Field(default=4096, ge=0)
+    """Finished requests in memory, from which the predictor is trained anew while serving; 0 leaves it as it is."""
+
+    @field_validator("training_rows")
+    @classmethod
+    def _is_enough(cls, value: int) -> int:
+        if 0 < value < _FEWEST_TRAINING_ROWS:
+            raise setting_problem(
+                f"must be 0 or at least {_FEWEST_TRAINING_ROWS}",
+                f"got {value}, too few to learn from",
+            )
+        return value
+
+
 class ServerSettings(_Section):
     """The HTTP endpoint."""
 
@@ -187,6 +208,7 @@ class Settings(BaseSettings):
     pipeline: PipelineSettings = PipelineSettings()
     cache: CacheSettings = CacheSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
+    predictor: PredictorSettings = PredictorSettings()
     server: ServerSettings = ServerSettings()
 
 

@@ -1,14 +1,21 @@
 """Lengths from what the finished requests survived, with `max_tokens` as the bound.
 
-A request that its bound cut off says only that its length is more (Kaplan and Meier, 1958). The honest fallback where
-nothing of the prompt is known: sums over many requests are what the forecast needs, and means give those.
+The honest fallback where nothing of the prompt is known: sums over many requests are what the forecast needs, and means
+give those.
 """
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from tdpipe.core.lengths import LengthDistribution
+from tdpipe.prediction.survival_curve import survival_curve
+
+if TYPE_CHECKING:
+    from tdpipe.prediction.features import PromptFeatures
 
 _OUTCOMES = 32
 _FIRST_LESSON = 8
@@ -22,42 +29,39 @@ class SurvivalPredictor:
     """
 
     def __init__(self, memory: int = 2048) -> None:
-        self._lengths = np.zeros(memory, dtype=np.int64)
+        self._lengths = np.zeros(memory)
         self._complete = np.zeros(memory, dtype=np.bool_)
         self._seen = 0
         self._next_lesson = _FIRST_LESSON
         self._version = 0
-        self._quantiles: tuple[int | None, ...] = (None,) * _OUTCOMES
+        self._means = [math.inf] * _OUTCOMES
 
     @property
     def version(self) -> int:
         """Grows at each doubling of what was seen until the memory is full, then once a memory."""
         return self._version
 
-    def predict(self, prompt_tokens: int, max_tokens: int) -> LengthDistribution:  # noqa: ARG002
-        """Quantiles of the learned distribution; `max_tokens` where it says nothing."""
-        bounded = (max_tokens if q is None else min(q, max_tokens) for q in self._quantiles)
+    def predict(self, features: PromptFeatures) -> LengthDistribution:
+        """Means of equal shares of the learned distribution; `max_tokens` where it says nothing."""
+        bound = features.max_tokens
+        if not features.can_stop:
+            return LengthDistribution((bound,))
+        bounded = (bound if mean >= bound else max(1, round(mean)) for mean in self._means)
         return LengthDistribution(tuple(bounded))
 
-    def observe(self, output_tokens: int, *, complete: bool) -> None:
-        """See `LengthPredictor.observe`; nothing is learned from an empty output."""
-        if output_tokens < 1:
+    def observe(self, features: PromptFeatures, output_tokens: int, *, complete: bool) -> None:
+        """See `LengthPredictor.observe`; nothing is learned from an empty output, or one that could not stop."""
+        if output_tokens < 1 or not features.can_stop:
             return
         at = self._seen % len(self._lengths)
         self._lengths[at], self._complete[at] = output_tokens, complete
         self._seen += 1
         if self._seen >= self._next_lesson:
-            self._quantiles = self._learn()
+            count = min(self._seen, len(self._lengths))
+            curve = survival_curve(self._lengths[:count], self._complete[:count])
+            self._means = curve.slices(_OUTCOMES).tolist()
             self._version += 1
-            self._next_lesson += min(self._seen, len(self._lengths))
+            self._next_lesson += count
 
-    def _learn(self) -> tuple[int | None, ...]:
-        count = min(self._seen, len(self._lengths))
-        lengths, complete = self._lengths[:count], self._complete[:count]
-        ends = np.unique(lengths[complete])
-        at_risk = np.array([(lengths >= end).sum() for end in ends])
-        died = np.array([((lengths == end) & complete).sum() for end in ends])
-        survival = np.cumprod(1.0 - died / np.maximum(at_risk, 1))
-        ranks = (np.arange(_OUTCOMES) + 0.5) / _OUTCOMES
-        picks = np.searchsorted(-survival, -(1.0 - ranks) - 1e-12)
-        return tuple(int(ends[i]) if i < len(ends) else None for i in picks)
+    def close(self) -> None:
+        """Nothing runs in the background."""

@@ -8,6 +8,7 @@ from typing import Protocol
 from tdpipe.controller.snapshot import EngineSnapshot
 from tdpipe.controller.stream import TokenDelta
 from tdpipe.core.sampling import SamplingParams
+from tdpipe.prediction.features import PromptFeatures
 
 
 class TokenStream(Protocol):
@@ -60,8 +61,12 @@ class EnginePort(Protocol):
         sampling: SamplingParams,
         stop_token_ids: frozenset[int],
         request_id: str,
+        features: PromptFeatures | None = None,
     ) -> TokenStream:
-        """Queue a request; raises RequestError if it can never fit."""
+        """Queue a request; raises RequestError if it can never fit.
+
+        `features` tell more than the other arguments about how long the output may be.
+        """
 
     def health(self) -> Health: ...
 

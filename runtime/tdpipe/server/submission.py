@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tdpipe.core.sampling import SamplingParams
+from tdpipe.prediction.features import PromptFeatures
 from tdpipe.server.call import Call
 from tdpipe.server.context import RequestContext
 from tdpipe.server.detokenizer import Detokenizer
@@ -14,15 +16,16 @@ from tdpipe.server.request_record import RequestRecord
 from tdpipe.server.schemas.common import GenerationBody
 from tdpipe.server.serving import Service
 from tdpipe.server.stop_strings import StopStrings
+from tdpipe.server.tokenized_prompt import TokenizedPrompt
 
 
 def submit(
     context: RequestContext,
     service: Service,
     body: GenerationBody,
-    prompts: Sequence[tuple[int, ...]],
+    prompts: Sequence[TokenizedPrompt],
 ) -> Call:
-    """Submit all prompts (token ids) of a call, or none.
+    """Submit all prompts of a call, or none.
 
     Raises:
         ApiError: 400, a prompt or a token id does not fit.
@@ -30,10 +33,10 @@ def submit(
     """
     engine, model = service.engine, service.model
     for prompt in prompts:
-        _check_tokens(body.prompt_field, prompt, engine.limits)
+        _check_tokens(body.prompt_field, prompt.tokens, engine.limits)
     for param, tokens in body.named_tokens().items():
         _check_tokens(param, tokens, engine.limits)
-    budgets = [_output_budget(body, len(prompt), engine.limits) for prompt in prompts]
+    budgets = [_output_budget(body, len(prompt.tokens), engine.limits) for prompt in prompts]
     sampling = body.sampling(default_temperature=model.default_temperature)
     stop_token_ids = frozenset(body.stop_token_ids or ())
     if not body.ignore_eos:
@@ -42,9 +45,14 @@ def submit(
     try:
         for index, (prompt, budget) in enumerate(zip(prompts, budgets, strict=True)):
             request_id = f"{body.id_prefix}-{context.request_id}-{index}"
-            stream = engine.submit(prompt, budget, sampling, stop_token_ids, request_id)
-            before = prompt if body.continues_prompt else ()
-            record = RequestRecord(request_id, body.endpoint, len(prompt), arrived=context.arrived)
+            features = _features(body, prompt, budget, sampling, stop_token_ids)
+            stream = engine.submit(
+                prompt.tokens, budget, sampling, stop_token_ids, request_id, features
+            )
+            before = prompt.tokens if body.continues_prompt else ()
+            record = RequestRecord(
+                request_id, body.endpoint, len(prompt.tokens), arrived=context.arrived
+            )
             generations.append(
                 Generation(
                     stream,
@@ -59,6 +67,23 @@ def submit(
         Call(generations).close()
         raise
     return Call(generations)
+
+
+def _features(
+    body: GenerationBody,
+    prompt: TokenizedPrompt,
+    budget: int,
+    sampling: SamplingParams,
+    stop_token_ids: frozenset[int],
+) -> PromptFeatures:
+    return PromptFeatures(
+        len(prompt.tokens),
+        budget,
+        sampling,
+        can_stop=bool(stop_token_ids or body.stop),
+        text=prompt.text,
+        tenant=body.user,
+    )
 
 
 def _check_tokens(param: str, tokens: Sequence[int], limits: Limits) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from tdpipe.controller.length_revision import LengthRevision
 from tdpipe.core.lengths import LengthDistribution
-from tdpipe.core.request import Request
+from tdpipe.prediction.features import PromptFeatures
 
 
 class Predictor:
@@ -13,10 +13,12 @@ class Predictor:
     def __init__(self) -> None:
         self.version = 1
 
-    def predict(self, prompt_tokens: int, max_tokens: int) -> LengthDistribution:  # noqa: ARG002
-        return LengthDistribution((self.version,))
+    def predict(self, features: PromptFeatures) -> LengthDistribution:
+        return LengthDistribution((self.version * features.max_tokens,))
 
-    def observe(self, output_tokens: int, *, complete: bool) -> None: ...
+    def observe(self, features: PromptFeatures, output_tokens: int, *, complete: bool) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Revised:
@@ -31,8 +33,8 @@ class Revised:
         self.lengths[request_id] = lengths.outcomes[0]
 
 
-def requests(count: int) -> list[Request]:
-    return [Request(str(n), (1,), 9, LengthDistribution((9,))) for n in range(count)]
+def requests(count: int) -> list[tuple[str, PromptFeatures]]:
+    return [(str(number), PromptFeatures(1, number + 1)) for number in range(count)]
 
 
 def test_nothing_is_revised_before_there_is_more_to_know() -> None:
@@ -51,7 +53,8 @@ def test_a_long_queue_is_revised_oldest_first_over_several_steps() -> None:
     assert 0 < first < 1000
     while len(scheduler.order) < 1000:
         revision.advance(lambda: queue)
-    assert scheduler.order == [each.id for each in queue]
+    assert scheduler.order == [name for name, _ in queue]
+    assert scheduler.lengths["9"] == 20
     revision.advance(lambda: queue)
     assert len(scheduler.order) == 1000
 

@@ -1,15 +1,33 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from fastapi import Request
 
+from tdpipe.prediction.text_numbers import describe_text
 from tdpipe.server.context import RequestContext
 from tdpipe.server.errors import ApiError
 from tdpipe.server.schemas.completions import CompletionBody
 from tdpipe.server.serving import Service, Serving
 from tdpipe.server.submission import submit
+from tdpipe.server.tokenized_prompt import TokenizedPrompt
 from tests.support.endpoint import ANSWER, MODEL, answer_with, scripted_model
-from tests.support.fake_engine import FakeEngine, FakeLimits
+from tests.support.fake_engine import FakeEngine, FakeLimits, Submission
+
+
+def submitted(body: CompletionBody, prompt: TokenizedPrompt) -> Submission:
+    """What the engine is asked."""
+    engine = FakeEngine(answer_with(ANSWER))
+    context = RequestContext(Request({"type": "http"}), Serving(), "1", arrived=0.0)
+    service = Service(engine, scripted_model())
+
+    async def call() -> None:
+        submit(context, service, body, [prompt]).close()
+
+    asyncio.run(call())
+    (submission,) = engine.submissions
+    return submission
 
 
 def refusal(limits: FakeLimits, *, prompt: int, asked: int | None) -> str:
@@ -19,7 +37,7 @@ def refusal(limits: FakeLimits, *, prompt: int, asked: int | None) -> str:
     tokens = (5,) * prompt
     body = CompletionBody(model=MODEL, prompt=[list(tokens)], max_tokens=asked)
     with pytest.raises(ApiError) as caught:
-        submit(context, Service(engine, scripted_model()), body, [tokens])
+        submit(context, Service(engine, scripted_model()), body, [TokenizedPrompt(tokens)])
     return str(caught.value)
 
 
@@ -37,3 +55,24 @@ def test_the_context_alone_is_named_where_it_is_the_limit(prompt: int, asked: in
     message = refusal(FakeLimits(max_context=64, kv_tokens=64), prompt=prompt, asked=asked)
     assert "the context holds 64" in message
     assert "cache" not in message
+
+
+def test_the_engine_is_told_what_may_tell_the_length() -> None:
+    text = describe_text("Count from 4 to 11.")
+    body = CompletionBody(model=MODEL, prompt=["x"], max_tokens=30, temperature=0.5, user="ada")
+    features = submitted(body, TokenizedPrompt((5, 6, 7), text)).features
+    assert features is not None
+    assert (features.prompt_tokens, features.max_tokens, features.tenant) == (3, 30, "ada")
+    assert features.sampling.temperature == 0.5
+    assert features.text is text
+    assert features.can_stop
+
+
+@pytest.mark.parametrize(("stop", "can_stop"), [(None, False), (["\n"], True)])
+def test_without_end_token_only_a_stop_string_ends_an_output_early(
+    stop: list[str] | None, can_stop: bool
+) -> None:
+    body = CompletionBody(model=MODEL, prompt=["x"], max_tokens=30, ignore_eos=True, stop=stop)
+    features = submitted(body, TokenizedPrompt((5,))).features
+    assert features is not None
+    assert features.can_stop is can_stop

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from tdpipe.core.errors import RequestError
 from tdpipe.core.request import FinishReason
+from tdpipe.prediction.text_numbers import describe_text
 from tdpipe.server.call import Call, Output
 from tdpipe.server.context import Context
 from tdpipe.server.generation import ScoredToken
@@ -21,6 +22,7 @@ from tdpipe.server.schemas.body import openapi_body, read_body
 from tdpipe.server.schemas.chat import ChatBody
 from tdpipe.server.served_model import ServedModel
 from tdpipe.server.submission import submit
+from tdpipe.server.tokenized_prompt import TokenizedPrompt
 
 router = APIRouter()
 
@@ -31,8 +33,13 @@ async def create_chat_completion(context: Context) -> Response:
     body = await read_body(context.request, ChatBody)
     service = context.serving.service_for(body.model)
     messages = [message.for_template() for message in body.messages]
-    prompt = await context.serving.tokenize(lambda: service.model.tokenizer.encode_chat(messages))
-    if not prompt:
+
+    def tokenize() -> TokenizedPrompt:
+        text = describe_text("\n".join(message["content"] for message in messages))
+        return TokenizedPrompt(service.model.tokenizer.encode_chat(messages), text)
+
+    prompt = await context.serving.tokenize(tokenize)
+    if not prompt.tokens:
         raise RequestError("messages: the chat template makes no token of them", "messages")
     call = submit(context, service, body, [prompt])
     answer = _Answer(context.request_id, body, service.model)

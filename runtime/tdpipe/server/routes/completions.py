@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from tdpipe.core.errors import RequestError
 from tdpipe.core.request import FinishReason
+from tdpipe.prediction.text_numbers import describe_text
 from tdpipe.server.call import Call, Output
 from tdpipe.server.context import Context
 from tdpipe.server.generation import ScoredToken
@@ -21,6 +22,7 @@ from tdpipe.server.schemas.body import openapi_body, read_body
 from tdpipe.server.schemas.completions import CompletionBody, Prompt
 from tdpipe.server.served_model import ServedModel
 from tdpipe.server.submission import submit
+from tdpipe.server.tokenized_prompt import TokenizedPrompt
 from tdpipe.server.tokenizer import Tokenizer
 
 router = APIRouter()
@@ -41,11 +43,16 @@ async def create_completion(context: Context) -> Response:
     )
 
 
-def _tokenize(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[tuple[int, ...]]:
-    tokens = [tokenizer.encode(p) if isinstance(p, str) else tuple(p) for p in prompts]
-    if not all(tokens):
+def _tokenize(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[TokenizedPrompt]:
+    tokenized = [
+        TokenizedPrompt(tokenizer.encode(prompt), describe_text(prompt))
+        if isinstance(prompt, str)
+        else TokenizedPrompt(tuple(prompt))
+        for prompt in prompts
+    ]
+    if not all(prompt.tokens for prompt in tokenized):
         raise RequestError("prompt: is empty; give at least one token", "prompt")
-    return tokens
+    return tokenized
 
 
 class _Answer:

@@ -74,7 +74,7 @@ class GenerationBody(Body, ABC):
     stream_options: StreamOptions | None = None
     """Only with `stream`."""
     user: str | None = None
-    """Metadata of the caller's; it changes nothing and is not stored."""
+    """Whose request it is. It changes no output; a digest of it is kept in memory to predict lengths by."""
     n: Literal[1] | None = None
     """Only one output per prompt is supported."""
 
