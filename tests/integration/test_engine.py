@@ -21,6 +21,7 @@ from tdpipe.pipeline.in_process import start_in_process
 from tdpipe.prediction.survival import SurvivalPredictor
 from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
+from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
 from tdpipe.scheduling.policies.hybrid import HybridPolicy
 from tdpipe.scheduling.policies.temporal import TemporalPolicy
 from tdpipe.scheduling.scheduler import Scheduler
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
 
     from tdpipe.scheduling.policy import Plan, Policy, View
 
-POLICIES = ("temporal", "hybrid")
+POLICIES = ("temporal", "hybrid", "adaptive")
 GREEDY = SamplingParams()
 
 
 def make_policy(name: str) -> Policy[Any]:
-    return TemporalPolicy(24, 0.0, 1.0) if name == "temporal" else HybridPolicy(24)
+    if name == "temporal":
+        return TemporalPolicy(24, 0.0, 1.0)
+    return HybridPolicy(24) if name == "hybrid" else AdaptivePolicy(24)
 
 
 def make_engine(policy: Policy[Any], stages: FakeStages) -> Engine:

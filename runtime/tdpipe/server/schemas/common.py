@@ -53,7 +53,7 @@ class GenerationBody(Body, ABC):
     """Keep this many likeliest tokens; 0, -1 and the default keep all."""
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     """Drop tokens less likely than this share of the likeliest. Default 0."""
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
     """Divides the logits of tokens in prompt or output. Default 1."""
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     """Subtracted from the logits of tokens in the output. Default 0."""
@@ -97,8 +97,8 @@ class GenerationBody(Body, ABC):
     @classmethod
     def _keys_are_tokens(cls, biases: dict[str, float] | None) -> dict[str, float] | None:
         for key in biases or {}:
-            if not (key.isascii() and key.isdigit() and int(key) < 2**31):
-                raise ValueError(f"key {key!r} is no token id; write it like '1234'")
+            if not (key.isascii() and key.isdigit() and len(key) <= 10 and int(key) < 2**31):
+                raise ValueError(f"key {key[:20]!r} is no token id; write it like '1234'")
         return biases
 
     @model_validator(mode="after")
