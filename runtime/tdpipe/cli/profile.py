@@ -25,6 +25,9 @@ Examples:
 Measure on the machine that will serve, with nothing else running, and with the same settings.
 """
 
+_POOR = 0.1
+"""Mean error of a fit that should not be served with."""
+
 
 def profile(
     output: Annotated[
@@ -96,4 +99,6 @@ def _summary(made: Profile, fit: ProfileFit) -> str:
         lines.append(
             f"{kind:<7} {error.steps:>6} {error.mean:>11.1%} {error.bias:>+7.1%} {error.worst:>10.1%}"
         )
+    if made.fit_error is not None and made.fit_error.mean > _POOR:
+        lines.append("the fit is poor: measure again with nothing else running, or for longer")
     return "\n".join(lines)

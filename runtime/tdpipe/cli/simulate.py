@@ -27,11 +27,17 @@ GeneratedTokens. Nothing is measured here: the first lines say what the figures 
 
 
 def simulate(
-    hardware: Annotated[str, typer.Option(help="GPUs of the node.", metavar="4xL20")],
+    hardware: Annotated[
+        str | None, typer.Option(help="GPUs of the node.", metavar="4xL20", show_default=False)
+    ] = None,
     model: Annotated[
-        str,
-        typer.Option(help="Known model, or a directory with a config.json.", metavar="NAME|DIR"),
-    ],
+        str | None,
+        typer.Option(
+            help="Known model, or a directory with a config.json.",
+            metavar="NAME|DIR",
+            show_default=False,
+        ),
+    ] = None,
     trace: Annotated[
         Path | None, typer.Option(help="CSV of lengths; else a synthetic mix.", metavar="FILE")
     ] = None,
@@ -53,7 +59,9 @@ def simulate(
     profile: Annotated[
         Path | None,
         typer.Option(
-            help="CSV of the whole model's times; else estimated from the GPU.", metavar="FILE"
+            help="Times of the stages: a file of `tdpipe profile`, which takes the place of --hardware and --model, "
+            "or a CSV of the whole model's; else estimated from the GPU.",
+            metavar="FILE",
         ),
     ] = None,
     kv_bandwidth: Annotated[
@@ -82,23 +90,20 @@ def simulate(
     ] = None,
 ) -> None:
     """Simulate a node under one or more scheduling policies."""
+    from tdpipe.cli.scenario_choice import choose_scenario
     from tdpipe.simulation.contestant import compete, find_contestants
     from tdpipe.simulation.figures import figures_of
-    from tdpipe.simulation.hardware import parse_hardware
     from tdpipe.simulation.length_knowledge import parse_knowledge
-    from tdpipe.simulation.model_shape import load_shape
-    from tdpipe.simulation.scenario import make_scenario
     from tdpipe.simulation.trace import read_trace, sample, synthetic_trace
     from tdpipe.simulation.workload import make_jobs
 
-    stages, gpu = parse_hardware(hardware)
-    scenario = make_scenario(
-        gpu,
-        load_shape(model),
-        stages,
+    scenario = choose_scenario(
+        hardware,
+        model,
+        option="--hardware",
         profile=profile,
-        kv_bandwidth_given=None if kv_bandwidth is None else kv_bandwidth * 1e9,
-        kv_tokens=kv_capacity,
+        kv_bandwidth=kv_bandwidth,
+        kv_capacity=kv_capacity,
     )
     rows = read_trace(trace, longest_prompt) if trace else synthetic_trace()
     if arrivals and not any(row.arrival for row in rows):
@@ -113,6 +118,8 @@ def simulate(
     typer.echo(f"  output lengths known to the scheduler: {lengths}\n\n{_HEADER}")
     results = []
     for contestant in find_contestants(policy):
+        if policy == "all" and contestant.tensor_parallel and scenario.tensor_parallel is None:
+            continue
         if budget is not None:
             contestant = replace(contestant.with_budget(budget), name=contestant.name)
         record, timeline = compete(contestant, scenario, jobs, keep_timeline=picture is not None)

@@ -6,15 +6,14 @@ therefore issued ahead of results throughout, in passes of ascending size, so th
 
 from __future__ import annotations
 
-import statistics
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from tdpipe.controller.message_latencies import measure_latencies
 from tdpipe.controller.synthetic_steps import Executed, Rows, SyntheticSteps
+from tdpipe.controller.table_refinement import TableRefinement
 from tdpipe.controller.warm_up import doubling
 from tdpipe.simulation.stage_timeline import Latencies
 
@@ -23,16 +22,12 @@ if TYPE_CHECKING:
 
     from tdpipe.pipeline.base import Pipeline
 
-_PASSES = 3
-"""Times that each step is measured, where there is time."""
+_PASSES, _MOST_PASSES = 3, 9
+"""Times that each step is measured: before the table is refined, and as far as time goes."""
 _LONGEST = 2_048
 """Batch tokens of the largest step, or the token budget if that is larger."""
 _PROMPT = 512
 """Tokens of a prompt; a larger prefill step is of several."""
-_APART = 0.1
-"""Neighbours in the table that differ by more are refined."""
-_STRAIGHT = 0.015
-"""But not where the time in the middle is so near to the mean of theirs."""
 _CONTEXT = 512
 """KV tokens of a decode row that are wanted: rather than having them longer, there are more rows."""
 _LONGEST_CONTEXT = 2_048
@@ -119,27 +114,22 @@ class Profiling:
 
     def _measure_table(self, end: float) -> None:
         edges = {p + off for p in doubling(1, self._longest) for off in (-1, 0, 1)}
+        table = TableRefinement()
         points = sorted(each for each in edges if 1 <= each <= self._longest)
-        times = self._table_pass(points, None)
+        self._pass_over(table, points, None)
         for _ in range(_PASSES - 1):
-            for tokens, seen in self._table_pass(points, end).items():
-                times[tokens] += seen
-        straight: set[int] = set()
-        while time.monotonic() < end and (middles := _middles(times, straight)):
+            self._pass_over(table, points, end)
+        while time.monotonic() < end and (points := table.middles()):
             for _ in range(_PASSES):
-                for tokens, seen in self._table_pass(middles, end).items():
-                    times[tokens] = times.get(tokens, []) + seen
-            straight |= {each for each in middles if _is_straight(times, each)}
-        self._progress(f"{len(times)} token counts from 1 to {self._longest}")
+                self._pass_over(table, points, end)
+        for _ in range(_MOST_PASSES - _PASSES):
+            self._pass_over(table, sorted(table.times), end)
+        self._progress(f"{len(table.times)} token counts from 1 to {self._longest}")
 
-    def _table_pass(
-        self, points: Sequence[int], end: float | None
-    ) -> dict[int, list[tuple[float, ...]]]:
-        """Each point's step once, as far as time allows: busy seconds by tokens."""
-        found: dict[int, list[tuple[float, ...]]] = {}
+    def _pass_over(self, table: TableRefinement, points: Sequence[int], end: float | None) -> None:
+        """Measure each point's step once, as far as time allows."""
         for each in self._observe(Kind.TABLE, (self._fresh(tokens) for tokens in points), end):
-            found.setdefault(each.step.tokens, []).append(each.busy)
-        return found
+            table.add(each.step.tokens, each.busy)
 
     def _fresh(self, tokens: int) -> tuple[Rows, ...]:
         """A step of so many tokens of new sequences."""
@@ -160,17 +150,20 @@ class Profiling:
             self._progress("no room for a context")
             return
         reached = 0
-        for context in sorted({grid.context // 4, grid.context // 2, grid.context} - {0}):
+        contexts = sorted({grid.context // 4, grid.context // 2, grid.context} - {0})
+        for number, context in enumerate(contexts):
             if reached and time.monotonic() > end:
                 break
             # Without an end: rows must have the context that decode steps read.
             filling = self._observe(None, self._fill(grid, reached, context), None)
             self._measured.steps[Kind.CHUNK] += [each for each in filling if each.step.first[0]]
-            reached = context
-            for number in range(_PASSES):
-                limit = end if number or context > grid.context // 4 else None
+            now = time.monotonic()
+            share = now + (end - now) / (len(contexts) - number)
+            for again in range(_MOST_PASSES):
+                limit = share if reached or again else None
                 list(self._observe(Kind.DECODE, self._decode(grid, context), limit))
                 list(self._observe(Kind.MIXED, self._mixed(grid, context), limit))
+            reached = context
         self._progress(f"decode of up to {grid.rows} rows with {reached} tokens of context each")
 
     def _context_grid(self) -> _Grid | None:
@@ -267,37 +260,3 @@ class _Grid:
         """A decode step of the first so many rows of a group."""
         first = group * self.rows
         return Rows(range(first, first + rows), context, 1)
-
-
-def _middles(times: dict[int, list[tuple[float, ...]]], straight: set[int]) -> list[int]:
-    """Token counts between neighbours whose times are far apart, but for those next to where the table is a line."""
-    found = []
-    points = sorted(times)
-    for low, high in pairwise(points):
-        if high - low < 2 or low in straight or high in straight:
-            continue
-        if any(
-            abs(after / before - 1.0) > _APART
-            for before, after in zip(_medians(times[low]), _medians(times[high]), strict=True)
-        ):
-            found.append((low + high) // 2)
-    return found
-
-
-def _is_straight(times: dict[int, list[tuple[float, ...]]], middle: int) -> bool:
-    """Whether the time at `middle` lies on the line between its neighbours, on every stage."""
-    if middle not in times:  # time was up
-        return True
-    low = max(each for each in times if each < middle)
-    high = min(each for each in times if each > middle)
-    share = (middle - low) / (high - low)
-    ends = zip(_medians(times[low]), _medians(times[high]), strict=True)
-    return all(
-        abs(seen / (before + share * (after - before)) - 1.0) < _STRAIGHT
-        for seen, (before, after) in zip(_medians(times[middle]), ends, strict=True)
-    )
-
-
-def _medians(times: list[tuple[float, ...]]) -> list[float]:
-    """[stages] median."""
-    return [statistics.median(stage) for stage in zip(*times, strict=True)]

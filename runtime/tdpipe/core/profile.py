@@ -186,7 +186,7 @@ def write_profile_file(path: Path, profile: Profile) -> None:
     if path.suffix == ".json":
         text = json.dumps(content, indent=1) + "\n"
     else:
-        text = yaml.safe_dump(content, sort_keys=False, width=110)
+        text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110)
     try:
         path.write_text(text)
     except OSError as error:

@@ -78,9 +78,15 @@ def compete(
 
     Raises:
         RequestError: a job fits neither context nor KV cache.
+        SettingsError: it is tensor parallel, and the scenario does not know that.
     """
     cost, tokens, latencies = scenario.pipeline, scenario.pipeline_kv_tokens, scenario.latencies
     if contestant.tensor_parallel:
+        if scenario.tensor_parallel is None:
+            problem = f"nothing tells what {contestant.name} would take"
+            raise SettingsError(
+                "--policy", problem, "leave it out, or give a table of the whole model"
+            )
         cost, tokens = scenario.tensor_parallel, scenario.tensor_parallel_kv_tokens
         latencies = Latencies(step=latencies.step, feedback=latencies.feedback)
     longest = max(job.prompt_tokens + job.max_tokens for job in jobs)

@@ -35,7 +35,8 @@ class Scenario:
     stages: int
     pipeline: CostModel
     pipeline_kv_tokens: int
-    tensor_parallel: CostModel
+    tensor_parallel: CostModel | None
+    """None where it is not known."""
     tensor_parallel_kv_tokens: int
     latencies: Latencies
     used: tuple[str, ...]
