@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("scheduler_cost", "attention_backends", "length_prediction", "real_work")
+NAMES = ("scheduler_cost", "attention_backends", "length_prediction", "real_work", "paced_engine")
 
 
 def main(arguments: list[str] | None = None) -> None:

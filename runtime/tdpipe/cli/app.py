@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from tdpipe import __version__
+from tdpipe.cli.bench import EPILOG as BENCH_EPILOG
+from tdpipe.cli.bench import bench
 from tdpipe.cli.plan import EPILOG as PLAN_EPILOG
 from tdpipe.cli.plan import plan
 from tdpipe.cli.profile import EPILOG as PROFILE_EPILOG
@@ -32,6 +34,7 @@ app.command(epilog=EPILOG)(serve)
 app.command(epilog=SIMULATE_EPILOG)(simulate)
 app.command(epilog=PLAN_EPILOG)(plan)
 app.command(epilog=PROFILE_EPILOG)(profile)
+app.command(epilog=BENCH_EPILOG)(bench)
 app.command(epilog=TRAIN_PREDICTOR_EPILOG)(train_predictor)
 
 

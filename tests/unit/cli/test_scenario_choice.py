@@ -91,3 +91,21 @@ def test_simulate_takes_a_profile_and_leaves_tensor_parallelism_out(
     code, _, err = run(["simulate", "--profile", str(profile), *tensor], capsys)
     assert code == 2
     assert "tp-hybrid" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "--paced: is missing"),
+        (["--paced", "4xL20", "--model", "llama-2-13b", "--policy", "all"], "--policy"),
+        (["--paced", "4xL20", "--model", "llama-2-13b", "--policy", "tp-hybrid"], "--policy"),
+        (["--paced", "4xL20", "--model", "llama-2-13b", "--trace", "/none.csv"], "--trace"),
+    ],
+    ids=str,
+)
+def test_bench_tells_what_is_wrong_before_anything_starts(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(["bench", *arguments], capsys)
+    assert code == 2
+    assert says in err

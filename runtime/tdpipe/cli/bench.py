@@ -1,0 +1,174 @@
+"""`tdpipe bench`: the real engine with stages that only take their time, beside the simulator."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tdpipe.core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tdpipe.controller.paced_run import PacedComparison
+    from tdpipe.controller.steady_window import SteadyWindow
+
+EPILOG = """\b
+Examples:
+  tdpipe bench --paced 4xL20 --model llama-2-13b --policy hybrid --budget 128
+  tdpipe bench --profile model.yaml                    stages as `tdpipe profile` measured them
+  tdpipe bench --paced 4xL20 --model qwen2.5-32b --profile L20-Qwen2.5-32B.csv --trace lengths.csv \\
+      --longest-prompt 1024 --max-running 400
+
+\b
+Engine, scheduler, Ray actors and messages are real. Stages compute nothing: each waits as long as the profile says that
+its GPU would, and passes 8 bytes a token on, which arrive when the GPU's link would have carried the activations.
+"""
+
+
+def bench(
+    paced: Annotated[
+        str | None,
+        typer.Option(
+            help="GPUs that the stages stand in for.", metavar="4xL20", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Known model, or a directory with a config.json.",
+            metavar="NAME|DIR",
+            show_default=False,
+        ),
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="CSV of lengths; else a synthetic mix.", metavar="FILE")
+    ] = None,
+    policy: Annotated[str, typer.Option(help="Policy of the scheduler.")] = "temporal",
+    requests: Annotated[int, typer.Option(min=1, help="Requests, all at once.")] = 2000,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Of the steady state.")] = 60.0,
+    ramp: Annotated[float, typer.Option(min=0.0, help="Seconds before it.")] = 30.0,
+    longest_prompt: Annotated[
+        int | None, typer.Option(min=1, help="Leave longer prompts out.", show_default=False)
+    ] = None,
+    lengths: Annotated[
+        Literal["oracle", "classifier", "mean"],
+        typer.Option(help="What the scheduler knows of output lengths."),
+    ] = "classifier",
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Token budget of the policy.", show_default=False)
+    ] = None,
+    max_running: Annotated[
+        int, typer.Option(min=1, help="Requests that may hold KV at once.")
+    ] = 2048,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="Times of the stages: a file of `tdpipe profile`, which takes the place of --paced and --model, "
+            "or a CSV of the whole model's; else estimated from the GPU.",
+            metavar="FILE",
+        ),
+    ] = None,
+    kv_bandwidth: Annotated[
+        float | None,
+        typer.Option(min=1.0, help="GB/s at which a GPU reads KV.", show_default=False),
+    ] = None,
+    kv_capacity: Annotated[
+        int | None, typer.Option(min=1, help="Tokens that the KV cache holds.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all figures here, too.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Run the engine in real time on GPUs that are not there, and compare it with the simulator."""
+    from tdpipe.cli.scenario_choice import choose_scenario
+    from tdpipe.cli.startup_report import StartupReport
+    from tdpipe.controller.paced_run import PacedPlan, compare_paced
+    from tdpipe.simulation.contestant import find_contestants
+    from tdpipe.simulation.trace import read_trace, sample, synthetic_trace
+    from tdpipe.simulation.workload import make_jobs
+
+    scenario = choose_scenario(
+        paced,
+        model,
+        option="--paced",
+        profile=profile,
+        kv_bandwidth=kv_bandwidth,
+        kv_capacity=kv_capacity,
+    )
+    contestant, *others = find_contestants(policy)
+    if others or contestant.tensor_parallel:
+        raise SettingsError("--policy", f"{policy} is not one pipeline policy", "name one")
+    if budget is not None:
+        contestant = contestant.with_budget(budget)
+    settings = contestant.settings.model_copy(update={"max_running": max_running})
+    rows = read_trace(trace, longest_prompt) if trace else synthetic_trace()
+    drawn = sample(rows, requests, seed, arrivals=False)
+    jobs = make_jobs(drawn, rows, lengths, seed)
+    plan = PacedPlan(
+        scenario.pipeline, scenario.pipeline_kv_tokens, scenario.latencies, settings, jobs
+    )
+    mix = trace.name if trace else "a synthetic mix"
+    typer.echo(f"{scenario.name}, {requests} requests of {mix}, {contestant.name}")
+    for line in scenario.used:
+        typer.echo(f"  {line}")
+    typer.echo(f"  output lengths known to the scheduler: {lengths}")
+    compared = compare_paced(plan, StartupReport().step, ramp=ramp, seconds=seconds)
+    typer.echo(report(compared))
+    if json_file is not None:
+        figures = asdict(compared) | {"loss": compared.loss, "deviation": compared.deviation}
+        json_file.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def report(compared: PacedComparison) -> str:
+    """The comparison as a table and three lines."""
+    run, late = (
+        compared.paced,
+        1.0 - compared.simulated.tokens_per_second / (compared.ideal.tokens_per_second),
+    )
+    columns = (run.window, compared.ideal, compared.simulated)
+    names = ("paced engine", "simulated at no control cost", "simulated")
+    lines = ["", " " * 31 + "".join(f"{name:>30}" for name in names)]
+    lines += [
+        f"{name:<31}" + "".join(f"{cell(each):>30}" for each in columns)
+        for name, cell in _rows(len(run.window.stages))
+    ]
+    lines += [
+        "",
+        (
+            f"control-plane loss {compared.loss:+.2%} (of which the simulator expects {late:.2%}); "
+            f"throughput {compared.deviation:+.2%} against the simulator"
+        ),
+        f"{run.running} requests running, {run.preemptions} preemptions, {run.phase_switches} phase switches",
+        (
+            f"controller {run.controller_share:.1%} of a core: the engine's thread {run.engine_share:.1%}, "
+            f"of which the scheduler {run.scheduler_share:.1%}"
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _rows(stages: int) -> list[tuple[str, Callable[[SteadyWindow], str]]]:
+    def shares(stage: int) -> Callable[[SteadyWindow], str]:
+        def cell(window: SteadyWindow) -> str:
+            each = window.stages[stage]
+            return f"{each.busy * 100:.1f} / {each.bubble * 100:.1f} / {each.idle * 100:.1f}"
+
+        return cell
+
+    return [
+        ("output tokens/s", lambda window: f"{window.tokens_per_second:.0f}"),
+        ("from, for s", lambda window: f"{window.begin:.1f}, {window.seconds:.1f}"),
+        *((f"stage {stage} busy/bubble/idle %", shares(stage)) for stage in range(stages)),
+        ("TTFT p50/p90/p99 s", lambda window: _joined(window.ttft, 1.0, 2)),
+        ("TPOT p50/p90/p99 ms", lambda window: _joined(window.tpot, 1e3, 1)),
+    ]
+
+
+def _joined(values: tuple[float, ...], factor: float, digits: int) -> str:
+    return " / ".join(f"{each * factor:.{digits}f}" for each in values)

@@ -1,0 +1,294 @@
+"""The real engine over stages that only take their time, beside a simulation of the same jobs.
+
+All that a served request passes behind HTTP is real: engine, scheduler, Ray actors, messages, streams. So what the run
+makes less than the simulation at no control cost is what the control plane costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tdpipe.controller.cpu_meter import CpuSeconds
+from tdpipe.controller.engine import Engine
+from tdpipe.controller.steady_window import (
+    StageShares,
+    SteadyWindow,
+    simulated_window,
+    window_of,
+)
+from tdpipe.controller.told_lengths import ToldLengths
+from tdpipe.core.errors import SettingsError
+from tdpipe.core.sampling import SamplingParams
+from tdpipe.core.settings import PipelineSettings
+from tdpipe.pipeline.base import Capacity
+from tdpipe.pipeline.in_process import start_in_process
+from tdpipe.pipeline.paced_stages import PacedStages
+from tdpipe.scheduling.answers import Shape
+from tdpipe.scheduling.policies.make import make_policy
+from tdpipe.scheduling.scheduler import Scheduler
+from tdpipe.simulation.record import RequestTimes
+from tdpipe.simulation.simulator import Simulator
+from tdpipe.simulation.stage_timeline import StageTimeline
+from tdpipe.stage.paced_executor import END, OUTPUT, Link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tdpipe.controller.snapshot import EngineSnapshot
+    from tdpipe.core.settings import SchedulerSettings
+    from tdpipe.core.step import IntArray, Step
+    from tdpipe.pipeline.stage_group import StagePipeline
+    from tdpipe.scheduling.answers import Emission, Idle, WaitUntil
+    from tdpipe.scheduling.cost_model import CostModel
+    from tdpipe.simulation.stage_timeline import Latencies
+    from tdpipe.simulation.workload import Job
+
+_BLOCK_SIZE = 16
+_STOP = frozenset({END})
+
+
+@dataclass(frozen=True, slots=True)
+class PacedPlan:
+    """What runs."""
+
+    cost: CostModel
+    """Of the stages."""
+    kv_tokens: int
+    """That the KV cache holds."""
+    latencies: Latencies
+    """Of messages. Paced stages wait for those of activations; the others are what the run finds out."""
+    scheduler: SchedulerSettings
+    jobs: Sequence[Job]
+
+    @property
+    def room(self) -> Capacity:
+        """What the stages hold."""
+        blocks = self.kv_tokens // _BLOCK_SIZE
+        longest = max(job.prompt_tokens + job.max_tokens for job in self.jobs)
+        return Capacity(blocks, _BLOCK_SIZE, min(self.scheduler.max_running, blocks), longest)
+
+    @property
+    def shape(self) -> Shape:
+        """The same for the scheduler."""
+        room = self.room
+        stages = len(self.cost.stages)
+        return Shape(stages, room.blocks, room.block_size, room.slots, room.max_context)
+
+
+@dataclass(frozen=True, slots=True)
+class PacedRun:
+    """What a paced run made while it was steady."""
+
+    window: SteadyWindow
+    running: int
+    """Requests that held KV at the window's end."""
+    preemptions: int
+    phase_switches: int
+    controller_share: float
+    """Of a core: all of the controller's threads."""
+    engine_share: float
+    """Of a core: the engine's thread."""
+    scheduler_share: float
+    """Of a core: the scheduler's part of the engine's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class PacedComparison:
+    """A paced run beside simulations of the same jobs, over the same output tokens."""
+
+    paced: PacedRun
+    ideal: SteadyWindow
+    """Simulated at no control cost."""
+    simulated: SteadyWindow
+    """Simulated with the plan's latencies of the controller's messages."""
+
+    @property
+    def loss(self) -> float:
+        """Part of the throughput that the control plane costs."""
+        return 1.0 - self.paced.window.tokens_per_second / self.ideal.tokens_per_second
+
+    @property
+    def deviation(self) -> float:
+        """By which part the paced engine is faster (above 0) or slower than the simulator says."""
+        return self.paced.window.tokens_per_second / self.simulated.tokens_per_second - 1.0
+
+
+def compare_paced(
+    plan: PacedPlan,
+    progress: Callable[[str], None],
+    *,
+    ramp: float,
+    seconds: float,
+    in_process: bool = False,
+) -> PacedComparison:
+    """Run and simulate; arguments and errors are those of `run_paced`."""
+    paced = run_paced(plan, progress, ramp=ramp, seconds=seconds, in_process=in_process)
+    progress("simulating the same requests")
+    tokens = (paced.window.tokens_before, paced.window.tokens_before + paced.window.tokens)
+    without = replace(plan.latencies, step=0.0, feedback=0.0)
+    return PacedComparison(
+        paced, _simulate(plan, without, tokens), _simulate(plan, plan.latencies, tokens)
+    )
+
+
+def run_paced(
+    plan: PacedPlan,
+    progress: Callable[[str], None],
+    *,
+    ramp: float,
+    seconds: float,
+    in_process: bool = False,
+) -> PacedRun:
+    """Serve the jobs until a steady window has passed.
+
+    Args:
+        plan: what runs.
+        progress: told what is going on, line by line.
+        ramp: seconds before the window.
+        seconds: of the window.
+        in_process: host the stages in threads, for tests, instead of Ray actors.
+
+    Raises:
+        SettingsError: the jobs end before the window does.
+        PipelineError: a stage fails.
+    """
+    pipeline = _start(plan, progress, in_process=in_process)
+    scheduler = _TimedScheduler(make_policy(plan.scheduler), plan.shape, plan.cost)
+    told = ToldLengths(job.lengths for job in sorted(plan.jobs, key=lambda job: job.arrival))
+    engine = Engine(pipeline, scheduler, told, vocab_size=plan.room.max_context + 1)
+    progress(f"serving {len(plan.jobs)} requests for {ramp + seconds:g} s")
+    try:
+        return asyncio.run(_Measurement(engine, scheduler, plan.jobs).run(ramp, seconds))
+    finally:
+        engine.close()
+
+
+def _simulate(plan: PacedPlan, latencies: Latencies, tokens: tuple[int, int]) -> SteadyWindow:
+    timeline = StageTimeline(plan.cost, plan.room.slots, latencies, keep=True)
+    scheduler = Scheduler(make_policy(plan.scheduler), plan.shape, plan.cost)
+    record = Simulator(scheduler, timeline, plan.jobs).run()
+    return simulated_window(record, timeline.intervals, tokens)
+
+
+def _start(plan: PacedPlan, progress: Callable[[str], None], *, in_process: bool) -> StagePipeline:
+    link = Link(plan.latencies.activations, plan.latencies.activation_token)
+    builder = PacedStages(plan.cost, plan.room, link)
+    settings = PipelineSettings(stages=builder.stages)
+    if in_process:
+        return start_in_process(settings, builder, torch.device("cpu"), progress)
+    # Importing Ray takes a second.
+    from tdpipe.pipeline.ray_host import start_on_ray
+
+    return start_on_ray(settings, builder, "cpu", progress)
+
+
+class _TimedScheduler(Scheduler[Any]):
+    """A scheduler that knows what it computes."""
+
+    seconds = 0.0
+
+    def next_step(self, now: float) -> Step | WaitUntil | Idle:
+        began = time.thread_time()
+        step = super().next_step(now)
+        self.seconds += time.thread_time() - began
+        return step
+
+    def on_result(
+        self, step_id: int, tokens: IntArray, stage_durations: tuple[float, ...], now: float
+    ) -> Emission:
+        began = time.thread_time()
+        emission = super().on_result(step_id, tokens, stage_durations, now)
+        self.seconds += time.thread_time() - began
+        return emission
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Sums at a moment."""
+
+    time: float
+    tokens: int
+    snapshot: EngineSnapshot
+    cpu: CpuSeconds
+    scheduler: float
+
+
+class _Measurement:
+    def __init__(self, engine: Engine, scheduler: _TimedScheduler, jobs: Sequence[Job]) -> None:
+        self._engine = engine
+        self._scheduler = scheduler
+        self._jobs = sorted(jobs, key=lambda job: job.arrival)
+        self._times = [RequestTimes(job.arrival, job.output_tokens) for job in self._jobs]
+        self._tokens = 0
+        self._start = 0.0
+
+    async def run(self, ramp: float, seconds: float) -> PacedRun:
+        self._start = time.monotonic()
+        tasks = [asyncio.create_task(self._serve(number)) for number in range(len(self._jobs))]
+        try:
+            await self._let_pass(ramp, tasks)
+            before = self._mark()
+            await self._let_pass(seconds, tasks)
+            return self._run_of(before, self._mark())
+        finally:
+            # The streams that are still read fail, which ends their tasks.
+            await asyncio.to_thread(self._engine.close)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    @staticmethod
+    async def _let_pass(seconds: float, tasks: Sequence[asyncio.Task[None]]) -> None:
+        done, unfinished = await asyncio.wait(
+            tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION
+        )
+        for each in done:
+            if (error := each.exception()) is not None:
+                raise error
+        if not unfinished:
+            problem = f"all {len(tasks)} had ended before the run was over"
+            raise SettingsError("--requests", problem, "ask for more, or for fewer --seconds")
+
+    async def _serve(self, number: int) -> None:
+        job, times = self._jobs[number], self._times[number]
+        if job.arrival > 0.0:
+            await asyncio.sleep(self._start + job.arrival - time.monotonic())
+        # Paced stages read the length off the first token.
+        prompt = (job.output_tokens, *((OUTPUT,) * (job.prompt_tokens - 1)))
+        stream = self._engine.submit(prompt, job.max_tokens, SamplingParams(), _STOP, str(number))
+        async for delta in stream:
+            now = time.monotonic() - self._start
+            times.first = min(times.first, now)
+            if delta.finish is not None:
+                times.end = now
+            self._tokens += len(delta.tokens)
+
+    def _mark(self) -> _Mark:
+        return _Mark(
+            time.monotonic() - self._start,
+            self._tokens,
+            self._engine.snapshot(),
+            CpuSeconds.now(),
+            self._scheduler.seconds,
+        )
+
+    def _run_of(self, before: _Mark, after: _Mark) -> PacedRun:
+        seconds = after.time - before.time
+        old, new = before.snapshot, after.snapshot
+        stages = []
+        for stage in range(len(new.stage_busy)):
+            busy = (new.stage_busy[stage] - old.stage_busy[stage]) / seconds
+            bubble = (new.stage_bubble[stage] - old.stage_bubble[stage]) / seconds
+            stages.append(StageShares(busy, bubble, 1.0 - busy - bubble))
+        return PacedRun(
+            window_of(before.time, after.time, (before.tokens, after.tokens), stages, self._times),
+            running=new.running,
+            preemptions=new.preemptions - old.preemptions,
+            phase_switches=new.phase_switches - old.phase_switches,
+            controller_share=(after.cpu.process - before.cpu.process) / seconds,
+            engine_share=(after.cpu.engine - before.cpu.engine) / seconds,
+            scheduler_share=(after.scheduler - before.scheduler) / seconds,
+        )

@@ -1,0 +1,117 @@
+"""A stretch of a run in which as many requests come as go, in the figures that are compared.
+
+A paced run and a simulation of the same jobs are compared over the same output tokens, not over the same seconds:
+phases of many seconds would otherwise be cut in different places.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tdpipe.simulation.record import RequestTimes, SimulationRecord
+    from tdpipe.simulation.stage_timeline import Interval
+
+PERCENTILES = (50, 90, 99)
+
+
+@dataclass(frozen=True, slots=True)
+class StageShares:
+    """What a stage did with its time; the three sum to 1."""
+
+    busy: float
+    bubble: float
+    """Waiting while steps were in flight."""
+    idle: float
+    """Nothing was in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class SteadyWindow:
+    """One stretch."""
+
+    begin: float
+    """Seconds from the run's start."""
+    seconds: float
+    tokens_before: int
+    """Output tokens up to its begin."""
+    tokens: int
+    """Output tokens in it."""
+    stages: tuple[StageShares, ...]
+    ttft: tuple[float, ...]
+    """Seconds to the first token, where it came in the window: 50th, 90th and 99th percentile; NaN where none did."""
+    tpot: tuple[float, ...]
+    """Seconds per output token after the first, of requests that ended in the window: the same percentiles."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
+
+
+def window_of(
+    begin: float,
+    end: float,
+    tokens: tuple[int, int],
+    stages: Sequence[StageShares],
+    requests: Iterable[RequestTimes],
+) -> SteadyWindow:
+    """The window between two times of a run.
+
+    Args:
+        begin: seconds from the run's start.
+        end: the same.
+        tokens: output tokens up to each of the two.
+        stages: what each did between them.
+        requests: all of the run.
+    """
+    first, per_token = [], []
+    for each in requests:
+        if begin <= each.first < end:
+            first.append(each.first - each.arrival)
+        if begin <= each.end < end and each.output_tokens > 1:
+            per_token.append((each.end - each.first) / (each.output_tokens - 1))
+    return SteadyWindow(
+        begin,
+        end - begin,
+        tokens[0],
+        tokens[1] - tokens[0],
+        tuple(stages),
+        _percentiles(first),
+        _percentiles(per_token),
+    )
+
+
+def simulated_window(
+    record: SimulationRecord, intervals: Sequence[Interval], tokens: tuple[int, int]
+) -> SteadyWindow:
+    """The window of a simulation between two sums of output tokens.
+
+    Args:
+        record: of the run.
+        intervals: of all its steps.
+        tokens: sums at the window's begin and end; at most the run's own.
+    """
+    times = [sample.time for sample in record.kv]
+    sums = np.cumsum([sample.tokens for sample in record.kv])
+    at = np.minimum(np.searchsorted(sums, tokens), len(sums) - 1)
+    begin, end = times[at[0]], times[at[1]]
+    stages = []
+    for stage in range(len(record.stage_busy)):
+        busy = sum(
+            max(0.0, min(each.ends[stage], end) - max(each.begins[stage], begin))
+            for each in intervals
+        ) / (end - begin)
+        stages.append(StageShares(busy, 1.0 - busy, 0.0))
+    return window_of(begin, end, (int(sums[at[0]]), int(sums[at[1]])), stages, record.requests)
+
+
+def _percentiles(values: Sequence[float]) -> tuple[float, ...]:
+    if not values:
+        return (math.nan,) * len(PERCENTILES)
+    return tuple(float(each) for each in np.percentile(values, PERCENTILES))
