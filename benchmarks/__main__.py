@@ -8,7 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("scheduler_cost", "attention_backends", "length_prediction", "real_work", "paced_engine")
+NAMES = (
+    "scheduler_cost",
+    "attention_backends",
+    "length_prediction",
+    "real_work",
+    "paced_engine",
+    "paper_work",
+)
 
 
 def main(arguments: list[str] | None = None) -> None:

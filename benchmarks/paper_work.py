@@ -116,7 +116,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--profiles", type=Path, help="folder of measured tables, else estimates")
     parser.add_argument("--cells", nargs="+", choices=_CELLS, default=list(_CELLS))
     parser.add_argument("--requests", type=int, default=5_000)
-    parser.add_argument("--sweep-requests", type=int, default=1_000)
+    parser.add_argument(
+        "--sweep-requests", type=int, default=3_000, help="fewer do not fill a large KV cache"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lengths", choices=("oracle", "classifier", "mean"), default="classifier")
     parser.add_argument("--json", type=Path, help="write all figures to this file, too")

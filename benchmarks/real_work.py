@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _SYSTEMS = {
     "temporal-2": System("temporal, 2 stages", "temporal", 2),
+    "adaptive-2": System("adaptive, 2 stages", "adaptive", 2),
     "hybrid-2": System("hybrid, 2 stages", "hybrid", 2),
     "hybrid-2-64": System("hybrid at 64 tokens, 2 stages", "hybrid", 2, 64),
     "hybrid-2-128": System("hybrid at 128 tokens, 2 stages", "hybrid", 2, 128),

@@ -18,7 +18,7 @@ class System:
     """One way of serving the requests."""
 
     name: str
-    policy: Literal["temporal", "hybrid"] | None
+    policy: Literal["adaptive", "temporal", "hybrid"] | None
     """tdpipe's; None is `generate_batch` of transformers."""
     stages: int = 1
     token_budget: int | None = None
