@@ -233,10 +233,11 @@ async def test_clients_that_leave_free_their_blocks_and_disturb_nobody(demo: Ser
     unlimited = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=demo.url, timeout=120, limits=unlimited) as http:
         # From these the server learns to expect short answers, so that the KV of the long ones,
-        # which nobody foresaw, has to be taken from others.
+        # which nobody foresaw, has to be taken from others. Without the stop string the server would
+        # know that only max_tokens can end them.
         await asyncio.gather(*(http.post(CHAT, json=body(CHAT, question(4, 11))) for _ in range(9)))
         before = demo.metrics()
-        long_one = ENDLESS | {"max_tokens": 300}
+        long_one = ENDLESS | {"max_tokens": 300, "stop": ["what the model never says"]}
         long_ones = [asyncio.create_task(http.post(CHAT, json=long_one)) for _ in range(6)]
         stayed = await asyncio.gather(*(visit.make(http) for visit in visits))
         for long in await asyncio.gather(*long_ones):
