@@ -39,7 +39,9 @@ class Bad:
 SETTINGS = {
     "a port that does not exist": Bad("server.port", "65535", ("--port", "70000")),
     "no stages": Bad("pipeline.stages", "greater than or equal to 1", ("--stages", "0")),
-    "an unknown policy": Bad("scheduler.policy", "'temporal' or 'hybrid'", ("--policy", "fifo")),
+    "an unknown policy": Bad(
+        "scheduler.policy", "'adaptive', 'temporal', 'hybrid'", ("--policy", "fifo")
+    ),
     "a missing file": Bad("--config", "give the path of", ("--config", "/nowhere.yaml")),
     "a wrong type in the file": Bad(
         "pipeline.stages", "valid integer", file="pipeline: {stages: two}"
