@@ -90,6 +90,9 @@ class FakeExecutor:
 
     def synchronise(self) -> None: ...
 
+    def busy(self, measured: float) -> float:
+        return measured
+
     def sample(self, step: Step, hidden: torch.Tensor) -> tuple[StepOutput, TokenFeedback]:
         offset = 0
         sampled = []

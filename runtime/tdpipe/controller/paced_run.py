@@ -282,7 +282,7 @@ class _Measurement:
         for stage in range(len(new.stage_busy)):
             busy = (new.stage_busy[stage] - old.stage_busy[stage]) / seconds
             bubble = (new.stage_bubble[stage] - old.stage_bubble[stage]) / seconds
-            stages.append(StageShares(busy, bubble, 1.0 - busy - bubble))
+            stages.append(StageShares(busy, bubble, max(0.0, 1.0 - busy - bubble)))
         return PacedRun(
             window_of(before.time, after.time, (before.tokens, after.tokens), stages, self._times),
             running=new.running,

@@ -115,6 +115,10 @@ class StageExecutor:
         if self._model.device.type == "cuda":
             torch.cuda.current_stream(self._model.device).synchronize()
 
+    def busy(self, measured: float) -> float:
+        """As the loop measured it."""
+        return measured
+
     @torch.inference_mode()
     def sample(self, step: Step, hidden: Tensor) -> tuple[StepOutput, TokenFeedback]:
         """Last stage: draw a token after each row whose `sample` is set.

@@ -46,6 +46,12 @@ class Executor(Protocol):
     def synchronise(self) -> None:
         """Wait until what was begun is computed, and activations that were received are there."""
 
+    def busy(self, measured: float) -> float:
+        """Seconds of computing of the step that was synchronised last, which took `measured` by the loop's clock.
+
+        They differ only where a stage stands in for another device.
+        """
+
     def sample(self, step: Step, hidden: Tensor) -> tuple[StepOutput, TokenFeedback]:
         """Last stage: draw the tokens that the step asks for."""
 
@@ -114,13 +120,13 @@ class StageLoop:
         self._look_ahead()
         if self._downstream is not None:
             self._executor.synchronise()
-            busy += time.perf_counter() - started
+            busy = self._executor.busy(busy + time.perf_counter() - started)
             self._downstream.send(hidden)
             self._control.report(StageReport(step.id, self._stage, busy))
             return
         output, feedback = self._executor.sample(step, hidden)
         self._executor.synchronise()
-        busy += time.perf_counter() - started
+        busy = self._executor.busy(busy + time.perf_counter() - started)
         # Stage 0 may be waiting for these tokens; nobody waits for the report as urgently.
         if self._upstream is None:
             self._executor.learn(feedback)

@@ -1,7 +1,8 @@
 """A stage that waits as long as another device would compute.
 
 It keeps all that a stage keeps, checks each step and gives tokens, so that everything around it is the real engine;
-only the layers are left out. Thus a node of GPUs runs in real time on a few cores.
+only the layers are left out. Thus a node of GPUs runs in real time on a few cores. What the machine at hand does late,
+waking up and carrying activations, is not to be counted as the engine's, so the stage keeps its own time.
 """
 
 from __future__ import annotations
@@ -83,8 +84,9 @@ class PacedExecutor:
         self._tokens = TokenTable(slots=slots, max_context=max_context, vocab_size=max_context + 1)
         self._ends = np.zeros(slots, dtype=np.int32)
         """[slots] position of the end token."""
-        self._applying = 0.0
-        self._end = 0.0
+        self._applying = self._seconds = 0.0
+        self._end = self._woken = self._ready = time.monotonic()
+        self._lacking = False
         # Linux rounds sleeps up by 50 us unless it is asked not to. What else there is rounds as it likes.
         with contextlib.suppress(OSError):
             _TIMER_SLACK.write_text("1")
@@ -102,10 +104,13 @@ class PacedExecutor:
         for start in step.starts:
             self._ends[start.slot] = start.prompt_length + int(start.tokens[0]) - 1
         self._applying = time.monotonic() - began
+        # Waking up late is the machine's fault; what the loop did since, and waiting for the step, is the engine's.
+        self._ready = self._end + (began - self._woken) + self._applying
 
     def wants_tokens(self, step: Step) -> bool:
         """First stage: whether a row needs a token that has not come back yet."""
-        return self._tokens.lacks(step)
+        self._lacking = self._tokens.lacks(step)
+        return self._lacking
 
     def learn(self, feedback: TokenFeedback) -> None:
         """First stage: store sampled tokens, but for slots that have a new tenant since."""
@@ -113,6 +118,8 @@ class PacedExecutor:
         self._tokens.extend(
             feedback.slots[current], feedback.positions[current], feedback.tokens[current]
         )
+        if self._lacking:
+            self._ready = time.monotonic()
 
     def forward(self, step: Step, hidden: Tensor | None) -> Tensor:
         """Begin the step; `synchronise` waits until its layers would be computed.
@@ -127,15 +134,15 @@ class PacedExecutor:
         Raises:
             PipelineError: the step is impossible.
         """
-        begin = time.monotonic()
+        begin = self._ready
         if hidden is not None:
             sent = float(hidden[0, 0])
             begin = max(begin, sent + self._link.seconds + self._link.per_token * step.tokens)
         self._slots.check_rows(step)
         if self._first and self.wants_tokens(step):
             raise PipelineError(f"step {step.id} computes tokens that have not been sampled")
-        # What the loop has timed already counts as the step's.
-        self._end = begin + self._cost.stage_seconds(step)[self._stage] - self._applying
+        self._seconds = self._cost.stage_seconds(step)[self._stage]
+        self._end = begin + self._seconds - self._applying
         self._slots.advance(step)
         return torch.full((step.tokens, HIDDEN_SIZE), self._end, dtype=DTYPE)
 
@@ -144,6 +151,11 @@ class PacedExecutor:
         while (left := self._end - time.monotonic()) > 0.0:
             if left > _SPIN:
                 time.sleep(left - _SPIN)
+        self._woken = time.monotonic()
+
+    def busy(self, measured: float) -> float:  # noqa: ARG002
+        """Seconds that the step would be computed for."""
+        return self._seconds
 
     def sample(self, step: Step, hidden: Tensor) -> tuple[StepOutput, TokenFeedback]:  # noqa: ARG002
         """Last stage: give each row whose `sample` is set any token, or the end token where it is due."""

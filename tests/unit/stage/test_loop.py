@@ -51,6 +51,9 @@ class Script:
     def synchronise(self) -> None:
         self.log.append(("synchronise",))
 
+    def busy(self, measured: float) -> float:
+        return measured + 1_000.0
+
     def receive_step(self) -> Step | None:
         return self._steps.pop(0) if self._steps else None
 
@@ -240,6 +243,13 @@ def test_a_step_is_passed_on_only_when_it_is_computed() -> None:
         ("send", 3),
         ("report", 0, 1),
     ]
+
+
+def test_the_executor_has_the_last_word_on_what_counts_as_busy() -> None:
+    for up, down in ((True, True), (True, False)):
+        script = Script([prefill(0)])
+        run(script, 1, up=up, down=down)
+        assert [report.busy >= 1_000.0 for report in script.reports] == [True]
 
 
 def test_the_next_steps_are_taken_in_while_one_computes() -> None:

@@ -9,11 +9,16 @@ import pytest
 import torch
 
 from tdpipe.core.errors import PipelineError
+from tdpipe.core.step import TokenFeedback
 from tdpipe.scheduling.cost_model import CostModel, StageCost
 from tdpipe.stage.paced_executor import END, OUTPUT, Link, PacedExecutor
 from tests.support.step_driver import row_step, start_of
 
 STAGE = StageCost(np.array([1, 100], dtype=np.int32), np.array([0.01, 0.01]), 1e-5)
+NEAR = 5e-5
+"""The clock's looks at itself."""
+SLACK = 50e-6
+"""Seconds that a sleep is late by."""
 COST = CostModel((STAGE, StageCost(STAGE.table_tokens, 2 * STAGE.table_seconds)))
 
 
@@ -22,6 +27,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 100.0
+        self.lateness = SLACK
 
     def monotonic(self) -> float:
         self.now += 1e-6
@@ -29,7 +35,7 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         assert seconds > 0
-        self.now += seconds + 50e-6
+        self.now += seconds + self.lateness
 
 
 @pytest.fixture
@@ -46,42 +52,90 @@ def executor(stage: int, link: Link | None = None) -> PacedExecutor:
     )
 
 
+FIRST = row_step(0, [(0, 0, 3, True)], (start_of(0, 7, [5, 1, 1]),), [(0, 3)])
+NEXT = row_step(1, [(0, 3, 1, True)])
+TOKEN = TokenFeedback(0, *(np.array([each], np.int32) for each in (0, 7, 3, OUTPUT)))
+
+
+def sent_at(time_: float) -> torch.Tensor:
+    return torch.full((3, 1), time_, dtype=torch.float64)
+
+
 def test_a_step_ends_when_the_cost_model_says(clock: Clock) -> None:
     first = executor(0)
-    step = row_step(0, [(0, 0, 3, True)], (start_of(0, 7, [5, 1, 1]),), [(0, 3)])
-    first.apply(step)
     began = clock.now
-    hidden = first.forward(step, None)
+    first.apply(FIRST)
+    hidden = first.forward(FIRST, None)
     first.synchronise()
-    assert clock.now - began == pytest.approx(0.01, abs=1e-5)
+    assert clock.now - began == pytest.approx(0.01, abs=NEAR)
     assert hidden.shape == (3, 1)
-    decode = row_step(1, [(0, 3, 1, True)])
-    first.apply(decode)
-    assert first.wants_tokens(decode)
+    assert first.busy(0.5) == pytest.approx(0.01)
+
+
+def test_waking_up_late_does_not_add_up(clock: Clock) -> None:
+    first = executor(0)
+    clock.lateness = 0.004
+    first.apply(FIRST)
+    began = clock.now
+    for number in range(10):
+        step = row_step(number, [(0, 0, 3, True)])
+        first.forward(step, None)
+        first.synchronise()
+        first.apply(step)
+    clock.lateness = SLACK
+    first.forward(FIRST, None)
+    first.synchronise()
+    assert clock.now - began == pytest.approx(11 * 0.01, abs=NEAR)
+
+
+def test_what_the_loop_does_between_two_steps_counts(clock: Clock) -> None:
+    first = executor(0)
+    first.apply(FIRST)
+    began = clock.now
+    first.forward(FIRST, None)
+    first.synchronise()
+    clock.now += 0.003
+    first.apply(FIRST)
+    first.forward(FIRST, None)
+    first.synchronise()
+    assert clock.now - began == pytest.approx(0.023, abs=NEAR)
+
+
+def test_a_token_that_was_waited_for_counts_from_its_coming(clock: Clock) -> None:
+    first = executor(0)
+    first.apply(FIRST)
+    first.forward(FIRST, None)
+    first.synchronise()
+    first.apply(NEXT)
+    assert first.wants_tokens(NEXT)
     with pytest.raises(PipelineError, match="not been sampled"):
-        first.forward(decode, None)
+        first.forward(NEXT, None)
+    clock.now += 0.005
+    came = clock.now
+    first.learn(TOKEN)
+    assert not first.wants_tokens(NEXT)
+    first.forward(NEXT, None)
+    first.synchronise()
+    assert clock.now - came == pytest.approx(0.01 + 3e-5, abs=NEAR)
 
 
-def test_activations_arrive_when_the_link_would_have_carried_them(clock: Clock) -> None:
+def test_activations_come_when_the_link_would_have_carried_them(clock: Clock) -> None:
     last = executor(1, Link(0.001, 0.0005))
-    step = row_step(0, [(0, 0, 2, True)], (start_of(0, 7, [5, 1]),), [(0, 3)])
-    last.apply(step)
+    last.apply(FIRST)
     sent = clock.now
-    hidden = last.forward(step, torch.full((2, 1), sent, dtype=torch.float64))
-    last.sample(step, hidden)
+    clock.now += 0.002  # on the way they took longer than on the link, which is of no account
+    last.sample(FIRST, last.forward(FIRST, sent_at(sent)))
     last.synchronise()
-    assert clock.now - sent == pytest.approx(0.02 + 0.002, abs=2e-5)
+    assert clock.now - sent == pytest.approx(0.02 + 0.0025, abs=NEAR)
 
 
 def test_activations_that_waited_hold_nothing_up(clock: Clock) -> None:
     last = executor(1, Link(0.001, 0.0005))
-    step = row_step(0, [(0, 0, 2, True)], (start_of(0, 7, [5, 1]),), [(0, 3)])
-    last.apply(step)
     began = clock.now
-    hidden = last.forward(step, torch.full((2, 1), began - 5.0, dtype=torch.float64))
-    last.sample(step, hidden)
+    last.apply(FIRST)
+    last.sample(FIRST, last.forward(FIRST, sent_at(began - 5.0)))
     last.synchronise()
-    assert clock.now - began == pytest.approx(0.02, abs=2e-5)
+    assert clock.now - began == pytest.approx(0.02, abs=NEAR)
 
 
 @pytest.mark.usefixtures("clock")
