@@ -1,16 +1,16 @@
 """Where a table of times needs another point.
 
 Matrix products go in steps, so a line between two points may be far off in between; but on a CPU times do lie on
-lines, where more points would only take time.
+lines, where more points would only take time. Points are compared by their shortest times: whatever else a machine does
+makes steps longer only, and a step of the table must not be seen where there is none.
 """
 
 from __future__ import annotations
 
-import statistics
 from itertools import pairwise
 
 _APART = 0.1
-"""Neighbours that differ by more are refined."""
+"""Neighbours of which the larger takes longer by more are refined."""
 _STRAIGHT = 0.015
 """But not where the time in the middle is so near to the line between theirs."""
 
@@ -38,8 +38,8 @@ class TableRefinement:
         for low, high in pairwise(sorted(self.times)):
             if high - low < 2 or low in self._straight or high in self._straight:
                 continue
-            ends = zip(self._medians(low), self._medians(high), strict=True)
-            if any(abs(after / before - 1.0) > _APART for before, after in ends):
+            ends = zip(self._shortest(low), self._shortest(high), strict=True)
+            if any(after / before - 1.0 > _APART for before, after in ends):
                 self._asked.append((low + high) // 2)
         return list(self._asked)
 
@@ -50,11 +50,12 @@ class TableRefinement:
         low = max(each for each in self.times if each < middle)
         high = min(each for each in self.times if each > middle)
         share = (middle - low) / (high - low)
-        ends = zip(self._medians(low), self._medians(high), strict=True)
+        ends = zip(self._shortest(low), self._shortest(high), strict=True)
         return all(
             abs(seen / (before + share * (after - before)) - 1.0) < _STRAIGHT
-            for seen, (before, after) in zip(self._medians(middle), ends, strict=True)
+            for seen, (before, after) in zip(self._shortest(middle), ends, strict=True)
         )
 
-    def _medians(self, tokens: int) -> list[float]:
-        return [statistics.median(stage) for stage in zip(*self.times[tokens], strict=True)]
+    def _shortest(self, tokens: int) -> list[float]:
+        """[stages] seconds."""
+        return [min(stage) for stage in zip(*self.times[tokens], strict=True)]
