@@ -93,11 +93,12 @@ def _summary(made: Profile, fit: ProfileFit) -> str:
             f"a message takes {late.step * 1e6:.0f} us from the controller, {late.feedback * 1e6:.0f} us back, "
             f"{late.activations * 1e6:.0f} us and {late.activation_token * 1e6:.2f} us a token between stages"
         ),
-        f"{'fit':<7} {'steps':>6} {'error, mean':>11} {'median':>7} {'95% within':>10}",
+        f"{'fit':<7} {'steps':>6} {'error, mean':>11} {'median':>7} {'95% within':>10} {'noise':>6}",
     ]
     for kind, error in fit.errors.items():
         lines.append(
-            f"{kind:<7} {error.steps:>6} {error.mean:>11.1%} {error.bias:>+7.1%} {error.worst:>10.1%}"
+            f"{kind:<7} {error.steps:>6} {error.mean:>11.1%} {error.bias:>+7.1%} {error.worst:>10.1%} "
+            f"{error.noise:>6.1%}"
         )
     if made.fit_error is not None and made.fit_error.mean > _POOR:
         lines.append("the fit is poor: measure again with nothing else running, or for longer")

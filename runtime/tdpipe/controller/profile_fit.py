@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tdpipe.controller.synthetic_steps import Executed
-    from tdpipe.core.step import FloatArray
     from tdpipe.scheduling.cost_model import StageCost
 
 _TILE, _LONGEST_TILE = 128, 4_096
@@ -23,15 +22,18 @@ _TILE, _LONGEST_TILE = 128, 4_096
 
 @dataclass(frozen=True, slots=True)
 class KindError:
-    """How far the fit is off the measured times of steps of one kind, relative to these, over all stages."""
+    """How far the fit is off steps of one kind, relative to the median time of equal steps, over all stages."""
 
     steps: int
+    """That were measured."""
     mean: float
     """Of the absolute errors."""
     bias: float
     """Median of the errors; above 0 the fit is too slow."""
     worst: float
     """95th percentile of the absolute errors."""
+    noise: float
+    """Mean distance of equal steps from their median."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +105,21 @@ def _table(stage: StageCost, each: Executed) -> float:
 
 
 def _error(cost: CostModel, seen: Sequence[Executed]) -> KindError:
-    fitted = np.array([cost.stage_seconds(each.step) for each in seen])
-    errors: FloatArray = (fitted / np.array([each.busy for each in seen]) - 1.0).ravel()
-    far = np.abs(errors)
+    equal: dict[tuple[int, int, int], list[Executed]] = {}
+    for each in seen:
+        step = each.step
+        equal.setdefault((step.tokens, len(step.slots), int(step.first.sum())), []).append(each)
+    errors, noise = [], []
+    for group in equal.values():
+        busy = np.array([each.busy for each in group])
+        usual = np.median(busy, axis=0)
+        errors.append(np.array(cost.stage_seconds(group[0].step)) / usual - 1.0)
+        noise.append(np.abs(busy / usual - 1.0).ravel())
+    off = np.concatenate(errors)
     return KindError(
-        len(seen), float(far.mean()), float(np.median(errors)), float(np.quantile(far, 0.95))
+        len(seen),
+        float(np.abs(off).mean()),
+        float(np.median(off)),
+        float(np.quantile(np.abs(off), 0.95)),
+        float(np.concatenate(noise).mean()),
     )

@@ -28,13 +28,15 @@ _LONGEST = 2_048
 """Batch tokens of the largest step, or the token budget if that is larger."""
 _PROMPT = 512
 """Tokens of a prompt; a larger prefill step is of several."""
-_CONTEXT = 512
+_CONTEXT = 256
 """KV tokens of a decode row that are wanted: rather than having them longer, there are more rows."""
 _LONGEST_CONTEXT = 2_048
-_TABLE_SHARE, _CONTEXT_SHARE = 0.45, 0.85
+_TABLE_SHARE, _CONTEXT_SHARE = 0.4, 0.9
 """Of the time, after which the table, and then steps over a context, are done with."""
-_FILLING_SHARE = 0.15
+_FILLING_SHARE = 0.25
 """Of the time that making a context may take."""
+_LONGEST_SHARE = 0.01
+"""Of the time that the largest step may take, unless it is of the token budget."""
 
 
 class Kind(StrEnum):
@@ -86,7 +88,9 @@ class Profiling:
         """Of a decode step at most."""
         self._prompt = min(_PROMPT, room.max_context - 1, room.blocks * room.block_size)
         prompts = min(room.slots, room.blocks // -(-self._prompt // room.block_size))
-        self._longest = min(prompts * self._prompt, max(_LONGEST, token_budget))
+        self._fitting = prompts * self._prompt
+        """Batch tokens of a step of prompts at most."""
+        self._longest = min(self._fitting, token_budget)
 
     def run(self) -> Measurements:
         """Measure table, context and latencies, one after the other.
@@ -108,9 +112,12 @@ class Profiling:
         return self._measured
 
     def _warm_up(self) -> None:
-        # Kernels are made or chosen by size the first time.
+        """Let kernels be made or chosen by size, and see how large steps may be."""
         for tokens in (1, self._rows, self._longest):
             self._steps.run(*self._fresh(tokens))
+        seconds = max(self._steps.run(*self._fresh(self._longest)).busy)
+        if seconds * _LONGEST / self._longest <= _LONGEST_SHARE * self._seconds:
+            self._longest = min(self._fitting, max(_LONGEST, self._longest))
 
     def _measure_table(self, end: float) -> None:
         edges = {p + off for p in doubling(1, self._longest) for off in (-1, 0, 1)}
@@ -150,17 +157,15 @@ class Profiling:
             self._progress("no room for a context")
             return
         reached = 0
-        contexts = sorted({grid.context // 4, grid.context // 2, grid.context} - {0})
+        contexts = sorted({max(grid.context // 4, 1), grid.context})
         for number, context in enumerate(contexts):
-            if reached and time.monotonic() > end:
-                break
             # Without an end: rows must have the context that decode steps read.
             filling = self._observe(None, self._fill(grid, reached, context), None)
             self._measured.steps[Kind.CHUNK] += [each for each in filling if each.step.first[0]]
             now = time.monotonic()
             share = now + (end - now) / (len(contexts) - number)
             for again in range(_MOST_PASSES):
-                limit = share if reached or again else None
+                limit = share if again else None
                 list(self._observe(Kind.DECODE, self._decode(grid, context), limit))
                 list(self._observe(Kind.MIXED, self._mixed(grid, context), limit))
             reached = context

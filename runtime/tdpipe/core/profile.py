@@ -118,7 +118,7 @@ class ProfiledLatencies(_Part):
 
 
 class FitError(_Part):
-    """How far the file's figures are off the measured times, relative to these, over all stages."""
+    """How far the file's figures are off the median times of equal steps, relative to these, over all stages."""
 
     mean: float
     worst: float

@@ -176,8 +176,8 @@ def _fit_stage(observations: list[Observation], stage: int) -> StageCost:
 def _per_context(groups: list[tuple[FloatArray, FloatArray]]) -> float:
     """Seconds per KV token, from groups of steps of equal token counts: their contexts and seconds.
 
-    Each pair of a step with much and one with little context gives a slope; the median of them bears steps that were
-    held up. 0 where a tenth of the slopes, by weight, is not above it.
+    Each pair of a step with much and one with little context gives a slope; of those whose context weighs most beside
+    the time, the median bears steps that were held up. 0 where a tenth of these is not above it.
     """
     slopes, weights = [np.zeros(0)], [np.zeros(0)]
     for context, seconds in groups:
@@ -186,10 +186,9 @@ def _per_context(groups: list[tuple[FloatArray, FloatArray]]) -> float:
         rise = seconds[much][:, None] - seconds[~much]
         slopes.append((rise / reach).ravel())
         weights.append((reach / np.median(seconds)).ravel())
-    order = np.argsort(np.concatenate(slopes))
-    if not len(order):
+    weight = np.concatenate(weights)
+    if not len(weight):
         return 0.0
-    ascending = np.concatenate(slopes)[order]
-    shares = np.cumsum(np.concatenate(weights)[order])
-    tenth, median = np.searchsorted(shares, np.array([0.1, 0.5]) * shares[-1])
-    return float(ascending[median]) if ascending[tenth] > 0.0 else 0.0
+    telling = np.concatenate(slopes)[weight >= weight.max() / 2]
+    tenth, median = np.quantile(telling, (0.1, 0.5))
+    return float(median) if tenth > 0.0 else 0.0
