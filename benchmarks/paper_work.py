@@ -62,7 +62,7 @@ class Cell:
     """File of the whole model's measured times, in the folder of profiles."""
 
 
-_CELLS = {
+CELLS = {
     "13B": Cell("4xL20", "llama-2-13b", "L20-Llama-13B.csv"),
     "32B": Cell("4xL20", "qwen2.5-32b", "L20-Qwen2.5-32B.csv"),
     "70B": Cell("4xA100-PCIe", "llama-2-70b"),
@@ -84,6 +84,8 @@ class Task:
     knowledge: Knowledge
     trace: Path | None
     profiles: Path | None
+    longest_prompt: int | None = LONGEST_PROMPT
+    """Longer ones are left out; None keeps all."""
 
 
 def scenario_of(cell: Cell, profiles: Path | None) -> Scenario:
@@ -95,14 +97,14 @@ def scenario_of(cell: Cell, profiles: Path | None) -> Scenario:
 
 def jobs_of(task: Task) -> list[Job]:
     """The requests of a task."""
-    rows = read_trace(task.trace, LONGEST_PROMPT) if task.trace else synthetic_trace()
+    rows = read_trace(task.trace, task.longest_prompt) if task.trace else synthetic_trace()
     drawn = sample(rows, task.requests, task.seed, arrivals=False)
     return make_jobs(drawn, rows, task.knowledge, task.seed)
 
 
 def simulate(task: Task) -> Figures:
     """Run one task; for a process pool."""
-    scenario = scenario_of(_CELLS[task.cell], task.profiles)
+    scenario = scenario_of(CELLS[task.cell], task.profiles)
     record, _ = compete(task.contestant, scenario, jobs_of(task))
     return figures_of(task.contestant.name, record)
 
@@ -114,7 +116,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--trace", type=Path, help=f"CSV of lengths, else a {SYNTHETIC} mix")
     parser.add_argument("--profiles", type=Path, help="folder of measured tables, else estimates")
-    parser.add_argument("--cells", nargs="+", choices=_CELLS, default=list(_CELLS))
+    parser.add_argument(
+        "--longest-prompt", type=int, default=LONGEST_PROMPT, help="leave longer ones out"
+    )
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
     parser.add_argument("--requests", type=int, default=5_000)
     parser.add_argument(
         "--sweep-requests", type=int, default=3_000, help="fewer do not fill a large KV cache"
@@ -128,18 +133,27 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Simulate, and print a section for `docs/benchmarks.md`."""
     args = parse_arguments()
-    base = Task("", make_contestant("adaptive"), 0, 0, args.lengths, args.trace, args.profiles)
+    base = Task(
+        "",
+        make_contestant("adaptive"),
+        0,
+        0,
+        args.lengths,
+        args.trace,
+        args.profiles,
+        args.longest_prompt,
+    )
     results = {}
     print(f"Machine: {describe_machine()}.\n")
     try:
         with ProcessPoolExecutor(cpu_cores()) as pool:
             for cell in args.cells:
                 print(f"{cell}: sweep", file=sys.stderr)
-                tuned = _tune(pool, replace(base, cell=cell, requests=args.sweep_requests))
-                contestants = _contestants(tuned)
+                tuned = tune(pool, replace(base, cell=cell, requests=args.sweep_requests))
+                competing = contestants(tuned)
                 tasks = [
                     replace(base, cell=cell, requests=args.requests, seed=seed, contestant=each)
-                    for each in contestants
+                    for each in competing
                     for seed in range(args.seeds)
                 ]
                 print(f"{cell}: {len(tasks)} runs", file=sys.stderr)
@@ -148,9 +162,7 @@ def main() -> None:
                     figures[start : start + args.seeds]
                     for start in range(0, len(figures), args.seeds)
                 ]
-                results[cell] = {
-                    each.name: row for each, row in zip(contestants, rows, strict=True)
-                }
+                results[cell] = {each.name: row for each, row in zip(competing, rows, strict=True)}
                 print(_section(cell, results[cell], tuned, replace(tasks[0], seed=0)), flush=True)
     except TDPipeError as error:
         sys.exit(str(error))
@@ -158,7 +170,7 @@ def main() -> None:
         args.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
 
 
-def _tune(pool: ProcessPoolExecutor, base: Task) -> dict[str, Contestant]:
+def tune(pool: ProcessPoolExecutor, base: Task) -> dict[str, Contestant]:
     """Each baseline with the budget that did best on the sweep's requests."""
     tasks = [
         replace(base, contestant=make_contestant(name).with_budget(budget))
@@ -174,18 +186,19 @@ def _tune(pool: ProcessPoolExecutor, base: Task) -> dict[str, Contestant]:
     return {name: contestant for name, (_, contestant) in best.items()}
 
 
-def _contestants(tuned: dict[str, Contestant]) -> list[Contestant]:
-    contestants = [make_contestant(name) for name in _OURS]
+def contestants(tuned: dict[str, Contestant]) -> list[Contestant]:
+    """Ours, the baselines as engines ship them, and those that are tuned."""
+    untuned = [make_contestant(name) for name in _OURS]
     for name, budgets in _SHIPPED.items():
-        contestants += [make_contestant(name).with_budget(budget) for budget in budgets]
-    names = {each.name for each in contestants}
-    return contestants + [each for each in tuned.values() if each.name not in names]
+        untuned += [make_contestant(name).with_budget(budget) for budget in budgets]
+    names = {each.name for each in untuned}
+    return untuned + [each for each in tuned.values() if each.name not in names]
 
 
 def _section(
     cell: str, results: dict[str, list[Figures]], tuned: dict[str, Contestant], task: Task
 ) -> str:
-    scenario = scenario_of(_CELLS[cell], task.profiles)
+    scenario = scenario_of(CELLS[cell], task.profiles)
     jobs = jobs_of(task)
     bounds = [
         steady_bound(
