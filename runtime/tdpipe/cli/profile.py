@@ -74,13 +74,17 @@ def _summary(made: Profile, fit: ProfileFit) -> str:
             f"{source.model.name} in {source.dtype} on {len(made.stages)} stages: "
             f"{', '.join(dict.fromkeys(source.devices))}"
         ),
-        f"{'stage':>5} {'layers':>6} {'points':>6} {'ms at 1 token':>13} {'ms at most':>16} {'us/1000 KV tokens':>17}",
+        (
+            f"{'stage':>5} {'layers':>6} {'points':>6} {'ms at 1 token':>13} {'ms at most':>16} "
+            f"{'us/1000 KV tokens':>17} {'us/sampled token':>16}"
+        ),
     ]
     for stage, table in enumerate(made.stages):
         most = f"{table.seconds[-1] * 1e3:.1f} at {table.tokens[-1]}"
         lines.append(
             f"{stage:>5} {source.partition[stage]:>6} {len(table.tokens):>6} "
-            f"{table.seconds[0] * 1e3:>13.2f} {most:>16} {table.per_kv_token * 1e9:>17.1f}"
+            f"{table.seconds[0] * 1e3:>13.2f} {most:>16} {table.per_kv_token * 1e9:>17.1f} "
+            f"{table.per_sampled_token * 1e6:>16.1f}"
         )
     late = made.latencies
     lines += [

@@ -143,6 +143,7 @@ def _profile_of(fit: ProfileFit, measured: Measurements, provenance: Provenance)
                 tokens=tuple(stage.table_tokens.tolist()),
                 seconds=tuple(stage.table_seconds.tolist()),
                 per_kv_token=stage.per_context,
+                per_sampled_token=stage.per_sampled,
             )
             for stage in fit.cost.stages
         ),

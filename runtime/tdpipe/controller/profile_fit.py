@@ -55,8 +55,10 @@ def fit_profile(steps: Mapping[Kind, Sequence[Executed]]) -> ProfileFit:
     """
     pure = fit_cost(
         [
-            Observation(each.step.tokens, int(each.step.first.sum()), each.busy)
-            for kind in (Kind.TABLE, Kind.DECODE)
+            Observation(
+                each.step.tokens, int(each.step.first.sum()), int(each.step.sample.sum()), each.busy
+            )
+            for kind in (Kind.TABLE, Kind.PROMPT, Kind.DECODE)
             for each in steps[kind]
         ]
     )
@@ -100,8 +102,9 @@ def _mixing(cost: CostModel, mixed: Sequence[Executed]) -> MixingCost:
 
 
 def _table(stage: StageCost, each: Executed) -> float:
-    """Seconds of a step of so many tokens without context."""
-    return float(stage.seconds(np.array([each.step.tokens], dtype=np.float64), np.zeros(1))[0])
+    """Seconds of such a step without context."""
+    tokens = np.array([each.step.tokens], dtype=np.float64)
+    return float(stage.seconds(tokens, np.zeros(1), float(each.step.sample.sum()))[0])
 
 
 def _error(cost: CostModel, seen: Sequence[Executed]) -> KindError:

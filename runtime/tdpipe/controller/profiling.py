@@ -26,6 +26,8 @@ _PASSES, _MOST_PASSES = 3, 9
 """Times that each step is measured: before the table is refined, and as far as time goes."""
 _LONGEST = 2_048
 """Batch tokens of the largest step, or the token budget if that is larger."""
+_SHORT_PROMPT = 16
+"""Tokens of the shortest prompt that is measured beside as many single tokens."""
 _PROMPT = 512
 """Tokens of a prompt; a larger prefill step is of several."""
 _CONTEXT = 256
@@ -44,6 +46,8 @@ class Kind(StrEnum):
 
     TABLE = "table"
     """Without context: single tokens up to the largest decode batch, prompts beyond."""
+    PROMPT = "prompt"
+    """A prompt of no more tokens than the largest decode batch has: the same tokens, of which one is sampled."""
     DECODE = "decode"
     CHUNK = "chunk"
     """Prefill of sequences that have a context."""
@@ -123,9 +127,12 @@ class Profiling:
         edges = {p + off for p in doubling(1, self._longest) for off in (-1, 0, 1)}
         table = TableRefinement()
         points = sorted(each for each in edges if 1 <= each <= self._longest)
-        self._pass_over(table, points, None)
-        for _ in range(_PASSES - 1):
-            self._pass_over(table, points, end)
+        prompts = doubling(_SHORT_PROMPT, min(self._rows, self._prompt))
+        for number in range(_PASSES):
+            limit = end if number else None
+            self._pass_over(table, points, limit)
+            steps = ((self._steps.begin(range(1), tokens),) for tokens in prompts)
+            list(self._observe(Kind.PROMPT, steps, limit))
         while time.monotonic() < end and (points := table.middles()):
             for _ in range(_PASSES):
                 self._pass_over(table, points, end)

@@ -71,7 +71,7 @@ class WarmUp:
         while len(times) <= _REPEATS and time.monotonic() < end:
             times.append(self._steps.run(prefill).busy)
         for busy in times[1:] or times:  # the first pays for what is made only once
-            self.observations.append(Observation(rows * tokens, 0, busy))
+            self.observations.append(Observation(rows * tokens, 0, rows, busy))
 
     def _measure_context(self, seconds_per_token: float, end: float) -> None:
         """Observe the same few rows without and over a longer context, which tells what reading KV costs."""
@@ -95,7 +95,7 @@ class WarmUp:
         for position in range(reach, length):
             busy = self._steps.run(Rows(range(rows), position, 1)).busy
             if position > reach:
-                self.observations.append(Observation(rows, rows * position, busy))
+                self.observations.append(Observation(rows, rows * position, rows, busy))
 
 
 def doubling(least: int, most: int) -> list[int]:

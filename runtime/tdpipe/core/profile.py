@@ -75,9 +75,11 @@ class ProfiledStage(_Part):
     tokens: tuple[int, ...] = Field(min_length=1)
     """Batch tokens, ascending from at least 1."""
     seconds: tuple[float, ...] = Field(min_length=1)
-    """Of a step of so many tokens without earlier context."""
+    """Of a step of so many tokens without earlier context, of which none is sampled."""
     per_kv_token: Seconds
     """Seconds more for each KV token that is read."""
+    per_sampled_token: Seconds = 0.0
+    """Seconds more for each token that is sampled: the last stage's head."""
 
     @model_validator(mode="after")
     def _is_a_table(self) -> ProfiledStage:

@@ -1,8 +1,8 @@
 """What a step costs, in seconds of each stage.
 
-Stage time = a table over batch tokens (matrix products go in steps, not in a line) + KV tokens read. A row reads what
-its sequence had before the step; what it attends to within itself is in the table's entry. Everything that compares
-times uses this, so that all of it is in one unit.
+Stage time = a table over batch tokens (matrix products go in steps, not in a line) + KV tokens read + tokens sampled,
+which cost the last stage its head. A row reads what its sequence had before the step; what it attends to within itself
+is in the table's entry. Everything that compares times uses this, so that all of it is in one unit.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class Observation:
     """Batch tokens."""
     context: int
     """KV tokens that the rows' sequences had before the step."""
+    sampled: int
+    """Tokens that were sampled."""
     seconds: tuple[float, ...]
     """[stages] busy time."""
 
@@ -44,14 +46,19 @@ class StageCost:
     table_seconds: FloatArray
     per_context: float = 0.0
     """Seconds per KV token read."""
+    per_sampled: float = 0.0
+    """Seconds per token sampled."""
 
-    def seconds(self, tokens: FloatArray, context: FloatArray) -> FloatArray:
-        """[n] seconds for [n] batches of `tokens` that read `context` KV tokens."""
+    def seconds(
+        self, tokens: FloatArray, context: FloatArray, sampled: FloatArray | float = 0.0
+    ) -> FloatArray:
+        """[n] seconds for [n] batches of `tokens` that read `context` KV tokens and sample `sampled` tokens."""
         inside = np.interp(tokens, self.table_tokens, self.table_seconds)
         last = float(self.table_tokens[-1])
         rate = float(self.table_seconds[-1]) / last
         beyond = np.maximum(tokens - last, 0.0) * rate
-        return np.asarray(inside + beyond + self.per_context * context, dtype=np.float64)
+        variable = self.per_context * context + self.per_sampled * sampled
+        return np.asarray(inside + beyond + variable, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +88,20 @@ class CostModel:
     ) -> None:
         self.stages = stages
         self.mixing = mixing or MixingCost()
-        self._chunk_tile = chunk_tile
+        self.chunk_tile = chunk_tile
         # Policies ask for hundreds of batch sizes a step: look these up instead of interpolating.
         known = np.arange(_DENSE + 1, dtype=np.float64)
         self._dense = np.stack([s.seconds(known, np.zeros_like(known)) for s in stages])
         self._per_context = np.array([[s.per_context] for s in stages])
+        self._per_sampled = np.array([[s.per_sampled] for s in stages])
+        self._dense_sampled = self._dense + self._per_sampled * known
 
     def step_seconds(
-        self, tokens: IntArray, context: IntArray | FloatArray, mixed: BoolArray | None = None
+        self,
+        tokens: IntArray,
+        context: IntArray | FloatArray,
+        mixed: BoolArray | None = None,
+        sampled: IntArray | FloatArray | None = None,
     ) -> FloatArray:
         """[n] seconds of the slowest stage for [n] batches of `tokens` that read `context` KV tokens.
 
@@ -96,12 +109,9 @@ class CostModel:
             tokens: [n] batch tokens.
             context: [n] KV tokens read.
             mixed: [n] whether prefill and decode share the batch; None is nowhere.
+            sampled: [n] tokens sampled; None is all of them, as in decode.
         """
-        if len(tokens) and int(tokens.max()) > _DENSE:
-            counts = tokens.astype(np.float64)
-            table = np.stack([s.seconds(counts, np.zeros_like(counts)) for s in self.stages])
-        else:
-            table = self._dense[:, tokens]
+        table = self._tables(tokens, sampled)
         if mixed is None:
             times = table + self._per_context * context
         else:
@@ -112,24 +122,38 @@ class CostModel:
 
     def stage_seconds(self, step: Step) -> tuple[float, ...]:
         """[stages] seconds of a step, from its rows."""
-        reads = step.first * -(-step.counts // self._chunk_tile)
+        reads = step.first * -(-step.counts // self.chunk_tile)
         context, extra = float(reads.sum()), 0.0
         decode = (step.counts == 1) & step.sample
         if decode.any() and not decode.all():
             context = self.mixing.decode_context * context
             extra = self.mixing.seconds
-        tokens = step.tokens
+        tokens, sampled = step.tokens, int(np.count_nonzero(step.sample))
         return tuple(
-            self._table(stage, tokens) + cost.per_context * context + extra
+            self._table(stage, tokens)
+            + cost.per_context * context
+            + cost.per_sampled * sampled
+            + extra
             for stage, cost in enumerate(self.stages)
         )
 
-    def step_time(self, tokens: int, context: float) -> float:
-        """Seconds of the slowest stage for one batch of one kind."""
+    def step_time(self, tokens: int, context: float, sampled: int | None = None) -> float:
+        """Seconds of the slowest stage for one batch of one kind; without `sampled` every token is, as in decode."""
+        sampled = tokens if sampled is None else sampled
         return max(
-            self._table(stage, tokens) + cost.per_context * context
+            self._table(stage, tokens) + cost.per_context * context + cost.per_sampled * sampled
             for stage, cost in enumerate(self.stages)
         )
+
+    def _tables(self, tokens: IntArray, sampled: IntArray | FloatArray | None) -> FloatArray:
+        """[stages, n] seconds without context."""
+        if len(tokens) and int(tokens.max()) > _DENSE:
+            counts = tokens.astype(np.float64)
+            many = counts if sampled is None else sampled
+            return np.stack([s.seconds(counts, np.zeros_like(counts), many) for s in self.stages])
+        if sampled is None:
+            return self._dense_sampled[:, tokens]
+        return self._dense[:, tokens] + self._per_sampled * sampled
 
     def _table(self, stage: int, tokens: int) -> float:
         if tokens <= _DENSE:
@@ -145,12 +169,12 @@ def proportional_cost(stages: int, fixed: float = 1e-3, per_token: float = 1e-5)
 
 
 def fit_cost(observations: list[Observation]) -> CostModel:
-    """Fit each stage's table and seconds per KV token to measured steps.
+    """Fit each stage's table, seconds per KV token and seconds per sampled token to measured steps.
 
-    What a KV token costs is taken from steps of one token count with little and with much context, and is 0 where these
-    do not clearly differ: noise over a short context would be multiplied by a long one. Token counts whose time depends
-    most on the context say most about it. The table takes the median time of each token count with that taken off, made
-    to ascend.
+    What a KV token costs is taken from steps that are equal but for their context, what a sampled token costs from
+    steps without context that are equal but for how many are sampled. Each is 0 where the steps do not clearly differ:
+    noise would be multiplied by a long context. Steps whose time depends most on it say most about it. The table takes
+    the median time of each token count with both taken off, made to ascend.
 
     Raises:
         ValueError: there is no observation.
@@ -164,28 +188,33 @@ def fit_cost(observations: list[Observation]) -> CostModel:
 def _fit_stage(observations: list[Observation], stage: int) -> StageCost:
     tokens = np.array([o.tokens for o in observations], dtype=np.float64)
     context = np.array([o.context for o in observations], dtype=np.float64)
+    sampled = np.array([o.sampled for o in observations], dtype=np.float64)
     seconds = np.array([o.seconds[stage] for o in observations])
+    per_context = _price(context, seconds, (tokens, sampled))
+    fresh = context == 0.0
+    per_sampled = _price(sampled[fresh], seconds[fresh], (tokens[fresh],))
+    base = seconds - per_context * context - per_sampled * sampled
     points = np.unique(tokens)
-    same = [(tokens == point) for point in points]
-    per_context = _per_context([(context[mask], seconds[mask]) for mask in same])
-    base = seconds - per_context * context
-    table = np.maximum.accumulate([max(1e-7, float(np.median(base[mask]))) for mask in same])
-    return StageCost(points.astype(np.int32), np.asarray(table, dtype=np.float64), per_context)
+    usual = [max(1e-7, float(np.median(base[tokens == point]))) for point in points]
+    table = np.asarray(np.maximum.accumulate(usual), dtype=np.float64)
+    return StageCost(points.astype(np.int32), table, per_context, per_sampled)
 
 
-def _per_context(groups: list[tuple[FloatArray, FloatArray]]) -> float:
-    """Seconds per KV token, from groups of steps of equal token counts: their contexts and seconds.
+def _price(amount: FloatArray, seconds: FloatArray, alike: tuple[FloatArray, ...]) -> float:
+    """Seconds that each unit of `amount` costs, from steps that agree in all of `alike`.
 
-    Each pair of a step with much and one with little context gives a slope; of those whose context weighs most beside
-    the time, the median bears steps that were held up. 0 where a tenth of these is not above it.
+    Each pair of a step with much and one with little of it gives a slope; of those in which it weighs most beside the
+    time, the median bears steps that were held up. 0 where a tenth of these is not above it.
     """
     slopes, weights = [np.zeros(0)], [np.zeros(0)]
-    for context, seconds in groups:
-        much = context > context.max() / 2
-        reach = context[much][:, None] - context[~much]
-        rise = seconds[much][:, None] - seconds[~much]
-        slopes.append((rise / reach).ravel())
-        weights.append((reach / np.median(seconds)).ravel())
+    keys = np.stack(alike, axis=1)
+    for key in np.unique(keys, axis=0):
+        mask = (keys == key).all(axis=1)
+        here, times = amount[mask], seconds[mask]
+        much = here > here.max() / 2
+        reach = here[much][:, None] - here[~much]
+        slopes.append(((times[much][:, None] - times[~much]) / reach).ravel())
+        weights.append((reach / np.median(times)).ravel())
     weight = np.concatenate(weights)
     if not len(weight):
         return 0.0

@@ -19,6 +19,7 @@ def profiled_cost(profile: Profile) -> CostModel:
             np.array(stage.tokens, dtype=np.int32),
             np.array(stage.seconds, dtype=np.float64),
             stage.per_kv_token,
+            stage.per_sampled_token,
         )
         for stage in profile.stages
     )

@@ -18,17 +18,19 @@ from tests.support.timeline_pipeline import TimelinePipeline
 CAPACITY = Capacity(blocks=4_000, block_size=16, slots=64, max_context=2_048)
 LATENCIES = Latencies(step=2e-4, activations=1e-4, activation_token=1e-6, feedback=2e-4)
 PER_KV = (2e-7, 1e-7)
+PER_SAMPLED = 5e-5
+"""On the last stage."""
 
 
-def staircase(scale: float, per_kv: float) -> StageCost:
+def staircase(scale: float, per_kv: float, per_sampled: float = 0.0) -> StageCost:
     """10 ms up to 100 tokens, 16 ms up to 300, then a step and a slope."""
     tokens = np.array([1, 100, 101, 300, 301, 2_048], dtype=np.int32)
     seconds = scale * np.array([0.010, 0.010, 0.016, 0.016, 0.020, 0.100])
-    return StageCost(tokens, seconds, per_kv)
+    return StageCost(tokens, seconds, per_kv, per_sampled)
 
 
 TRUTH = CostModel(
-    (staircase(1.0, PER_KV[0]), staircase(0.7, PER_KV[1])),
+    (staircase(1.0, PER_KV[0]), staircase(0.7, PER_KV[1], PER_SAMPLED)),
     MixingCost(seconds=0.003, decode_context=1.5),
     chunk_tile=32,
 )
@@ -54,8 +56,10 @@ def test_the_edges_of_the_staircase_are_found(
 ) -> None:
     _, _, fit = measured(monkeypatch, noise=noise)
     for tokens in (1, 60, 99, 100, 101, 102, 200, 300, 1_000, 2_048):
-        expected = TRUTH.step_time(tokens, 0)
-        assert fit.cost.step_time(tokens, 0) == pytest.approx(expected, rel=0.04), tokens
+        for sampled in (1, min(tokens, 32)):
+            expected = TRUTH.step_time(tokens, 0, sampled)
+            found = fit.cost.step_time(tokens, 0, sampled)
+            assert found == pytest.approx(expected, rel=0.04), (tokens, sampled)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01])
@@ -65,6 +69,16 @@ def test_reading_of_kv_is_priced_on_each_stage(
     _, _, fit = measured(monkeypatch, noise=noise)
     found = [stage.per_context for stage in fit.cost.stages]
     assert found == pytest.approx(PER_KV, rel=0.05)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_sampling_is_priced_on_the_stage_that_samples(
+    monkeypatch: pytest.MonkeyPatch, noise: float
+) -> None:
+    _, _, fit = measured(monkeypatch, noise=noise)
+    first, last = (stage.per_sampled for stage in fit.cost.stages)
+    assert first == pytest.approx(0.0, abs=0.1 * PER_SAMPLED)
+    assert last == pytest.approx(PER_SAMPLED, rel=0.15)
 
 
 def test_chunks_and_mixed_steps_are_priced(monkeypatch: pytest.MonkeyPatch) -> None:

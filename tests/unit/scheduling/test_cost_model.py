@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tdpipe.scheduling.cost_model import CostModel, Observation, StageCost, fit_cost
+from tests.support.step_driver import row_step
 
 
 def staircase() -> StageCost:
@@ -40,7 +41,7 @@ def test_beyond_the_table_time_grows_with_its_last_rate() -> None:
 def test_a_fit_recovers_the_cost_that_made_the_observations() -> None:
     truth = CostModel((StageCost(np.array([1, 64], dtype=np.int32), np.array([0.01, 0.03]), 2e-6),))
     seen = [
-        Observation(tokens, context, (truth.step_time(tokens, context),))
+        Observation(tokens, context, tokens, (truth.step_time(tokens, context),))
         for tokens in (1, 16, 64)
         for context in (tokens, tokens * 200)
     ]
@@ -51,8 +52,43 @@ def test_a_fit_recovers_the_cost_that_made_the_observations() -> None:
         )
 
 
+def test_what_a_sampled_token_costs_is_told_from_prompts_of_as_many_tokens() -> None:
+    points = np.array([1, 16, 64], dtype=np.int32)
+    truth = CostModel((StageCost(points, np.array([0.01, 0.02, 0.03]), 2e-6, 3e-4),))
+    draw = np.random.default_rng(0)
+    seen = [
+        Observation(
+            tokens,
+            context,
+            sampled,
+            (truth.step_time(tokens, context, sampled) * draw.normal(1.0, 0.01),),
+        )
+        for tokens in points.tolist()
+        for context, sampled in ((0, tokens), (0, 1), (tokens * 200, tokens))
+        for _ in range(5)
+    ]
+    fitted = fit_cost(seen)
+    assert fitted.stages[0].per_sampled == pytest.approx(3e-4, rel=0.1)
+    for tokens, context, sampled in ((16, 0, 4), (64, 0, 1), (64, 9000, 64), (1, 0, 1)):
+        expected = truth.step_time(tokens, context, sampled)
+        assert fitted.step_time(tokens, context, sampled) == pytest.approx(expected, rel=0.05)
+
+
+def test_every_token_of_a_batch_is_sampled_unless_told_otherwise() -> None:
+    cost = CostModel((StageCost(np.array([1, 256], dtype=np.int32), np.ones(2), 0.0, 1e-3),))
+    tokens, context = np.array([10, 5_000], dtype=np.int32), np.zeros(2)
+    whole = cost.step_seconds(tokens, context)
+    assert whole - cost.step_seconds(tokens, context, sampled=np.zeros(2)) == pytest.approx(
+        tokens * 1e-3
+    )
+    assert cost.step_time(10, 0) == pytest.approx(whole[0])
+    assert cost.step_time(10, 0, 4) == pytest.approx(1.0 + 4e-3)
+    step = row_step(0, [(0, 100, 1, True), (1, 0, 7, False), (2, 0, 2, True)])
+    assert cost.stage_seconds(step) == (pytest.approx(1.0 + 2e-3),)
+
+
 def test_noise_never_makes_more_tokens_cheaper() -> None:
-    fitted = fit_cost([Observation(t, t, (s,)) for t, s in ((1, 0.02), (2, 0.01), (4, 0.03))])
+    fitted = fit_cost([Observation(t, t, t, (s,)) for t, s in ((1, 0.02), (2, 0.01), (4, 0.03))])
     times = [fitted.step_time(tokens, 0) for tokens in (1, 2, 3, 4, 8)]
     assert times == sorted(times)
 
@@ -62,7 +98,7 @@ def test_what_differs_by_noise_alone_makes_no_price_of_context() -> None:
     for _ in range(50):
         noise = draw.normal(1.0, 0.02, 6)
         contexts = (0, 0, 0, 16 * 257, 16 * 258, 16 * 259)
-        seen = [Observation(16, c, (0.5 * n,)) for c, n in zip(contexts, noise, strict=True)]
+        seen = [Observation(16, c, 16, (0.5 * n,)) for c, n in zip(contexts, noise, strict=True)]
         alone = seen[3:]
         for observations in (seen, alone):
             assert fit_cost(observations).stages[0].per_context < 0.5 * 0.1 / (16 * 257)
