@@ -1,9 +1,10 @@
-"""Output tokens per second on the same requests: tdpipe's policies and transformers, side by side.
+"""Output tokens per second on the same requests: tdpipe's policies and other engines, side by side.
 
 Systems take turns on the same requests, round by round, each in a fresh process, so that a machine
 that slows down slows all alike. All requests come at once and generate exactly as many tokens as
 the mix says, whatever these are; every system knows that number beforehand and has the same KV
-cache, which holds a part of them only.
+cache, which holds a part of them only. vLLM and llama.cpp have environments of their own, whose
+interpreters are to be named.
 
     python -m benchmarks.real_work --trace LENGTHS.csv --json RESULT.json
 """
@@ -24,27 +25,16 @@ from benchmarks.checkpoints import VOCABULARY, random_llama
 from benchmarks.machine import cpu_cores, describe_machine
 from benchmarks.report import markdown_table, summarise
 from benchmarks.request_mix import SYNTHETIC, make_requests, synthetic_lengths, trace_lengths
-from benchmarks.systems.job import BLOCK_SIZE, Job, System
+from benchmarks.systems.catalogue import SYSTEMS
+from benchmarks.systems.job import BLOCK_SIZE, Job
+from benchmarks.systems.peers import PEERS, interpreter_of
 from benchmarks.systems.process import run_in_process
 from tdpipe.core.errors import TDPipeError
 
 if TYPE_CHECKING:
     from benchmarks.request_mix import MixRequest
-    from benchmarks.systems.job import Run
+    from benchmarks.systems.job import Run, System
 
-_SYSTEMS = {
-    "temporal-2": System("temporal, 2 stages", "temporal", 2),
-    "adaptive-2": System("adaptive, 2 stages", "adaptive", 2),
-    "hybrid-2": System("hybrid, 2 stages", "hybrid", 2),
-    "hybrid-2-64": System("hybrid at 64 tokens, 2 stages", "hybrid", 2, 64),
-    "hybrid-2-128": System("hybrid at 128 tokens, 2 stages", "hybrid", 2, 128),
-    "hybrid-2-256": System("hybrid at 256 tokens, 2 stages", "hybrid", 2, 256),
-    "temporal-1": System("temporal, 1 stage", "temporal", 1),
-    "hybrid-1": System("hybrid, 1 stage", "hybrid", 1),
-    "generate-batch-16": System("generate_batch, 16 rows", None, rows=16),
-    "generate-batch": System("generate_batch", None),
-    "generate-batch-64": System("generate_batch, 64 rows", None, rows=64),
-}
 _DEFAULT_SYSTEMS = ("temporal-2", "hybrid-2", "temporal-1", "generate-batch")
 _KV_SHARE = 0.4
 """Of what all requests at once would need: so little that scheduling matters."""
@@ -61,9 +51,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--systems",
         nargs="+",
-        choices=_SYSTEMS,
+        choices=SYSTEMS,
+        metavar="SYSTEM",
         default=_DEFAULT_SYSTEMS,
-        help="in the order of turns; the last is the baseline",
+        help=f"in the order of turns, the last is the baseline; of {', '.join(SYSTEMS)}",
     )
     parser.add_argument("--kv-tokens", type=int, help="of the KV cache; else 40%% of the demand")
     parser.add_argument("--token-budget", type=int, default=512, help="of steps with prefill")
@@ -71,6 +62,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--seed", type=int, default=0, help="of the requests and the weights")
     parser.add_argument("--checkpoint", type=Path, help="a llama made by benchmarks.checkpoints")
+    for engine, peer in PEERS.items():
+        parser.add_argument(
+            peer.option,
+            type=Path,
+            dest=engine,
+            metavar="PYTHON",
+            help=f"VENV/bin/python of a virtual environment that has it: {peer.install}",
+        )
     parser.add_argument("--json", type=Path, help="write all figures to this file, too")
     return parser.parse_args()
 
@@ -83,12 +82,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = args.checkpoint or random_llama(Path(folder), seed=args.seed)
             job = _job(args, checkpoint)
-            runs = _take_turns(job, [_SYSTEMS[key] for key in args.systems], args.rounds)
+            runs = _take_turns(job, _interpreters(args), args.rounds)
     except TDPipeError as error:
         sys.exit(str(error))
-    baseline = _SYSTEMS[args.systems[-1]]
+    baseline = SYSTEMS[args.systems[-1]]
     summaries = summarise(runs, baseline, len(job.requests))
     print(f"Machine: {machine}.\n\nCommand: `{_command()}`\n\n{_workload(args, job)}\n")
+    if software := {each.software for rounds in runs.values() for each in rounds} - {""}:
+        print(f"Peers: {'; '.join(sorted(software))}.\n")
     print(markdown_table(summaries, baseline, len(job.requests)))
     if args.json:
         figures = {"machine": machine, "command": _command(), "systems": summaries}
@@ -104,7 +105,7 @@ def _job(args: argparse.Namespace, checkpoint: Path) -> Job:
     requests = make_requests(lengths, VOCABULARY, args.seed)
     demand = sum(prompt + output for prompt, output in lengths)
     return Job(
-        _SYSTEMS[args.systems[0]],
+        SYSTEMS[args.systems[0]],
         str(checkpoint),
         requests,
         (args.kv_tokens or int(_KV_SHARE * demand)) // BLOCK_SIZE,
@@ -114,12 +115,21 @@ def _job(args: argparse.Namespace, checkpoint: Path) -> Job:
     )
 
 
-def _take_turns(job: Job, systems: list[System], rounds: int) -> dict[System, list[Run]]:
-    runs: dict[System, list[Run]] = {system: [] for system in systems}
+def _interpreters(args: argparse.Namespace) -> dict[System, Path]:
+    """The systems to measure, in their order, and what runs each."""
+    given = {engine: getattr(args, engine) for engine in PEERS if getattr(args, engine)}
+    systems = [SYSTEMS[key] for key in args.systems]
+    return {
+        system: interpreter_of(system.engine, given, Path(sys.executable)) for system in systems
+    }
+
+
+def _take_turns(job: Job, interpreters: dict[System, Path], rounds: int) -> dict[System, list[Run]]:
+    runs: dict[System, list[Run]] = {system: [] for system in interpreters}
     for number in range(rounds):
-        for system in systems:
+        for system, interpreter in interpreters.items():
             print(f"round {number + 1} of {rounds}: {system.name}", file=sys.stderr)
-            run = run_in_process(replace(job, system=system))
+            run = run_in_process(replace(job, system=system), interpreter)
             runs[system].append(run)
             print(f"  {_output_tokens(job.requests) / run.seconds:.1f} tokens/s", file=sys.stderr)
     return runs

@@ -8,9 +8,11 @@ from typing import Literal
 from benchmarks.request_mix import MixRequest
 
 BLOCK_SIZE = 16
-"""Tokens in a KV block, for every system."""
+"""Tokens in a KV block, for every system that can have it."""
 WARM_UP = (MixRequest(tuple(range(1, 65)), 16),) * 8
 """Served before the clock starts."""
+Engine = Literal["tdpipe", "generate_batch", "vllm", "llama_cpp"]
+"""`generate_batch` is of transformers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +20,14 @@ class System:
     """One way of serving the requests."""
 
     name: str
-    policy: Literal["adaptive", "temporal", "hybrid"] | None
-    """tdpipe's; None is `generate_batch` of transformers."""
+    engine: Engine
     stages: int = 1
+    policy: Literal["adaptive", "temporal", "hybrid"] | None = None
+    """Of tdpipe, which alone has one."""
     token_budget: int | None = None
-    """Batch tokens of a step that contains prefill; None takes the job's."""
+    """Batch tokens of a step that contains prefill; None takes the job's, and vLLM's own default."""
     rows: int = 32
-    """Sequences in a step of `generate_batch`, at most."""
+    """Sequences in a step of `generate_batch` and llama.cpp, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +70,5 @@ class Run:
     """Empty where the system does not tell."""
     preemptions: int | None = None
     phase_switches: int | None = None
+    software: str = ""
+    """Versions of what ran, where that is not installed beside the benchmark."""

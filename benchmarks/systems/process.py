@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+import tdpipe
 from benchmarks.systems.job import Run
+from benchmarks.systems.peers import peer_environment
 from tdpipe.core.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -19,22 +21,34 @@ if TYPE_CHECKING:
 
 _KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 """What tdpipe gives its stages; whoever is compared with them gets it, too."""
+_SOURCES = (Path(__file__).parents[2], Path(tdpipe.__file__).parents[1])
+"""Where a peer's interpreter finds this code: nothing of it is installed there."""
 _TIMEOUT = 1_800.0
 
 
-def run_in_process(job: Job) -> Run:
+def run_in_process(job: Job, interpreter: Path) -> Run:
     """Run `job` in a process of its own, whose progress goes to stderr.
 
+    Args:
+        job: to run.
+        interpreter: Python that has the job's engine.
+
     Raises:
+        SettingsError: the job's engine cannot run with its threads.
         PipelineError: it ended without a result, or with other than the tokens asked for.
     """
     name = job.system.name
-    environment = os.environ | _KEEP_FREED_MEMORY | {"OMP_NUM_THREADS": str(job.threads)}
+    environment = (
+        os.environ
+        | _KEEP_FREED_MEMORY
+        | {"OMP_NUM_THREADS": str(job.threads), "PYTHONPATH": os.pathsep.join(map(str, _SOURCES))}
+        | peer_environment(job, interpreter)
+    )
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "run.json"
         try:
             ended = subprocess.run(
-                [sys.executable, "-m", "benchmarks.systems", str(result)],
+                [interpreter, "-m", "benchmarks.systems", str(result)],
                 input=msgspec.json.encode(job),
                 stdout=sys.stderr,
                 env=environment,

