@@ -15,6 +15,8 @@ NAMES = (
     "real_work",
     "paced_engine",
     "paper_work",
+    "mixing_cost",
+    "arrivals",
 )
 
 

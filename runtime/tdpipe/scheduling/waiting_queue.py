@@ -31,6 +31,8 @@ class Load:
     """Of each sequence's tokens times its expected output."""
     output_squared: float = 0.0
     """Of each sequence's expected squared output."""
+    tokens_squared: float = 0.0
+    """Of each sequence's squared tokens."""
 
 
 class WaitingQueue:
@@ -42,7 +44,7 @@ class WaitingQueue:
         self._by_length: dict[int, OrderedDict[int, Sequence]] = {}
         self._indexed: dict[int, tuple[float, float, float]] = {}
         """What each sequence was counted with: tokens, output and squared output."""
-        self._sums = [0.0, 0.0, 0.0, 0.0]
+        self._sums = [0.0] * 5
 
     def __len__(self) -> int:
         return len(self._new) + len(self._preempted)
@@ -113,5 +115,6 @@ class WaitingQueue:
 
     def _add(self, number: int, sign: float) -> None:
         tokens, output, squared = self._indexed[number]
-        for index, value in enumerate((tokens, output, tokens * output, squared)):
+        values = (tokens, output, tokens * output, squared, tokens * tokens)
+        for index, value in enumerate(values):
             self._sums[index] += sign * value

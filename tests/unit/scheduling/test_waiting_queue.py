@@ -29,3 +29,17 @@ def test_a_sequence_that_left_and_came_back_is_there_once() -> None:
     queue.put_back(b)
     assert [each.number for each in queue] == [1, 0]
     assert len(queue) == 2
+
+
+def test_sums_are_over_those_that_wait() -> None:
+    queue = WaitingQueue()
+    prompts = {0: 3, 1: 5, 2: 9}
+    waiting = {
+        number: Sequence(number, Request(str(number), (1,) * tokens, 1, LengthDistribution((1,))))
+        for number, tokens in prompts.items()
+    }
+    for each in waiting.values():
+        queue.append(each)
+    queue.remove(waiting[1])
+    load = queue.load
+    assert (load.sequences, load.tokens, load.tokens_squared) == (2, 12.0, 90.0)

@@ -34,6 +34,8 @@ class Mix:
     """KV tokens that a sequence holds, averaged over its decode: long outputs are resident for longer."""
     output: float
     """Output tokens of a sequence."""
+    chunk_start: float = 0.0
+    """KV tokens that a chunk's prompt already has, on average, where chunks cut the prompts anywhere."""
 
     @classmethod
     def of(cls, load: Load, running_left: float) -> Mix | None:
@@ -47,7 +49,13 @@ class Mix:
             return None
         resident = (load.tokens_output + load.output_squared / 2.0) / load.output
         output = load.output / load.sequences
-        return cls(load.tokens / (load.output + running_left), resident, output)
+        start = load.tokens_squared / (2.0 * load.tokens)
+        return cls(load.tokens / (load.output + running_left), resident, output, start)
+
+    def chunk_reads(self, prefill: FloatArray, chunk_tile: int) -> FloatArray:
+        """[n] KV tokens that the one cut prompt in a micro-batch of [n] `prefill` tokens reads of its own."""
+        cut = np.minimum(prefill, self.chunk_start)
+        return self.chunk_start * np.ceil(cut / chunk_tile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,9 @@ def best_mixed(
     decode = np.maximum(np.minimum(decode, budgets / (1.0 + mix.prefill_per_output)), 1.0)
     share = np.clip(decode * mix.prefill_per_output / np.maximum(budgets - decode, 1e-9), 0.0, 1.0)
     context = decode * mix.resident
-    with_prefill = cost.step_seconds(budgets, context, np.ones(len(budgets), dtype=np.bool_))
+    reads = mix.chunk_reads(budgets - decode, cost.chunk_tile)
+    mixed = np.ones(len(budgets), dtype=np.bool_)
+    with_prefill = cost.step_seconds(budgets, context + reads, mixed)
     without = cost.step_seconds(np.ceil(decode).astype(np.int32), context)
     uneven = _UNEVEN * np.minimum(share, 1.0 - share) * (with_prefill - without)
     seconds: FloatArray = share * with_prefill + (1.0 - share) * without + np.maximum(uneven, 0.0)
@@ -111,7 +121,8 @@ def phased_rate(
     """
     decode = max(1.0, min(kv_tokens / mix.resident, rows) / stages)
     step = cost.step_time(math.ceil(decode), decode * mix.resident)
-    chunk = cost.step_time(budget, 0.0)
+    reads = mix.chunk_reads(np.array([float(budget)]), cost.chunk_tile)
+    chunk = cost.step_time(budget, float(reads[0]))
     bubbles = 2.0 * (stages - 1) * abs(chunk - step)
     fixed = cost.step_time(1, 0.0)
     switching = math.sqrt(2.0 * bubbles * fixed / (decode * decode * stages * mix.output))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
 from tdpipe.scheduling.policies.composition import Mix, best_mixed, candidate_budgets, phased_rate
 from tdpipe.scheduling.policies.latency_targets import LatencyTargets
 from tdpipe.scheduling.scheduler import Scheduler
+from tdpipe.scheduling.waiting_queue import Load
 
 STAGES = 4
 MOST = 512
@@ -43,6 +45,23 @@ def test_mixing_is_dear_where_it_costs_more_than_a_decode_step() -> None:
         cost = staircase(128, MixingCost(seconds))
         mixed = best_mixed(cost, *room, candidate_budgets(MOST)).rate
         assert (phased_rate(cost, *room, 256) > mixed) is phases
+
+
+def test_prompts_that_chunks_cut_are_read_again() -> None:
+    long = Mix.of(Load(2, 4_000.0, 400.0, 8e5, 1e5, 8e6), 0.0)
+    assert long is not None
+    assert long.chunk_start == 1_000.0  # two prompts of 2,000 tokens, cut anywhere
+    assert long.chunk_reads(np.array([64.0, 200.0]), 64).tolist() == [1_000.0, 4_000.0]
+
+
+def test_chunks_that_read_much_again_make_small_budgets_dear() -> None:
+    long = replace(MIX, chunk_start=4_000.0)
+    room = (STAGES, 60 * STAGES * MIX.resident, 10_000, long, candidate_budgets(MOST))
+    rates = [
+        best_mixed(CostModel(staircase(128).stages, chunk_tile=tile), *room).rate
+        for tile in (128, 8)
+    ]
+    assert rates[1] < rates[0]
 
 
 def scheduler_of(

@@ -1,0 +1,286 @@
+"""What users wait for when requests arrive over time, and what latency targets cost.
+
+A stretch of a trace keeps its bursts; its clock is scaled so that the offered load is a share of what the cell makes of
+the same requests at once. All policies serve it, then `adaptive` with targets for the first token (TTFT) and for each
+further one (TPOT). A target is met when the 99th percentile is within it. In simulation; nothing is measured on a GPU.
+
+    python -m benchmarks.arrivals --trace ARRIVALS.csv --profiles DIRECTORY --json RESULT.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from benchmarks.machine import cpu_cores, describe_machine
+from benchmarks.paper_work import CELLS, Task, contestants, scenario_of, tune
+from tdpipe.core.errors import TDPipeError
+from tdpipe.simulation.contestant import Contestant, compete, make_contestant
+from tdpipe.simulation.figures import Figures, figures_of
+from tdpipe.simulation.trace import SYNTHETIC, TraceRow, read_trace, sample, synthetic_trace
+from tdpipe.simulation.workload import make_jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tdpipe.scheduling.cost_model import CostModel
+    from tdpipe.simulation.workload import Job
+
+_CHUNKS = (64, 128, 256, 512)
+"""Into which a prompt that has the pipeline for itself may be cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Bounds on waiting, in seconds; None is no bound."""
+
+    ttft: float | None = None
+    tpot: float | None = None
+
+    def met(self, figures: Figures, percentile: int) -> bool:
+        """Whether a run kept it, at an index of the figures' percentiles."""
+        pairs = ((figures.ttft, self.ttft), (figures.tpot, self.tpot))
+        return all(bound is None or times[percentile] <= bound for times, bound in pairs)
+
+    def __str__(self) -> str:
+        parts = (("TTFT", self.ttft), ("TPOT", self.tpot))
+        return ", ".join(f"{name} {bound:g} s" for name, bound in parts if bound) or "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What no scheduler gets under, in seconds: 50th, 90th and 99th percentile over requests that are each alone."""
+
+    ttft: tuple[float, ...]
+    tpot: tuple[float, ...]
+
+
+def stretch_of(rows: list[TraceRow], count: int, seed: int) -> list[TraceRow]:
+    """`count` rows with their times; a trace without times gets those of a Poisson process of one a second."""
+    if any(row.arrival for row in rows):
+        return sample(rows, count, seed, arrivals=True)
+    drawn = sample(rows, count, seed, arrivals=False)
+    gaps = np.random.default_rng(seed).exponential(size=count)
+    return [
+        replace(row, arrival=float(time))
+        for row, time in zip(drawn, np.cumsum(gaps) - gaps[0], strict=True)
+    ]
+
+
+def offered_rate(rows: Sequence[TraceRow]) -> float:
+    """Output tokens/s that the rows ask for."""
+    return sum(row.output_tokens for row in rows) / max(row.arrival for row in rows)
+
+
+def slowed(rows: Sequence[TraceRow], factor: float) -> list[TraceRow]:
+    """The same rows with all times multiplied."""
+    return [replace(row, arrival=row.arrival * factor) for row in rows]
+
+
+def floor_of(cost: CostModel, jobs: Sequence[Job]) -> Floor:
+    """The waits of each job in an idle pipeline; its prompt is cut as is best for it."""
+    ttft = [_alone(cost, job.prompt_tokens) for job in jobs]
+    stages = len(cost.stages)
+    tpot = [stages * cost.step_time(1, job.prompt_tokens + job.output_tokens / 2) for job in jobs]
+    marks = (50, 90, 99)
+    return Floor(
+        tuple(float(each) for each in np.percentile(ttft, marks)),
+        tuple(float(each) for each in np.percentile(tpot, marks)),
+    )
+
+
+def simulate(trial: tuple[Task, float]) -> Figures:
+    """A task's contestant on its stretch with times multiplied by a factor; 0 is all at once. For a process pool."""
+    task, factor = trial
+    scenario = scenario_of(CELLS[task.cell], task.profiles)
+    record, _ = compete(task.contestant, scenario, _jobs(task, factor))
+    return figures_of(task.contestant.name, record)
+
+
+def guarded(target: Target) -> Contestant:
+    """`adaptive` with targets."""
+    contestant = make_contestant("adaptive")
+    update = {"ttft_target": target.ttft, "tpot_target": target.tpot}
+    return replace(contestant, settings=contestant.settings.model_copy(update=update))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """What to simulate."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--trace", type=Path, help=f"CSV of lengths and times, else a {SYNTHETIC} mix"
+    )
+    parser.add_argument("--profiles", type=Path, help="folder of measured tables, else estimates")
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=["13B", "32B"])
+    parser.add_argument("--requests", type=int, default=3_000)
+    parser.add_argument("--sweep-requests", type=int, default=1_500)
+    parser.add_argument("--seed", type=int, default=0, help="of the stretch")
+    parser.add_argument("--loads", nargs="+", type=float, default=[0.5, 0.7, 0.9])
+    parser.add_argument("--ttft", nargs="+", type=float, default=[1.0, 2.0, 4.0], help="seconds")
+    parser.add_argument("--tpot", nargs="+", type=float, default=[0.1, 0.15, 0.2], help="seconds")
+    parser.add_argument("--lengths", choices=("oracle", "classifier", "mean"), default="classifier")
+    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Simulate, and print a section for `docs/benchmarks.md`."""
+    args = parse_arguments()
+    targets = [Target()]
+    targets += [Target(ttft=each) for each in args.ttft]
+    targets += [Target(tpot=each) for each in args.tpot]
+    targets += [Target(*each) for each in zip(args.ttft, args.tpot, strict=False)]
+    print(f"Machine: {describe_machine()}.\n")
+    results: dict[str, dict[str, Figures]] = {}
+    try:
+        with ProcessPoolExecutor(cpu_cores()) as pool:
+            for cell in args.cells:
+                base = Task(
+                    cell,
+                    make_contestant("adaptive"),
+                    args.requests,
+                    args.seed,
+                    args.lengths,
+                    args.trace,
+                    args.profiles,
+                    None,
+                )
+                results |= _cell(pool, base, args.sweep_requests, args.loads, targets)
+    except TDPipeError as error:
+        sys.exit(str(error))
+    if args.json:
+        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
+
+
+def _cell(
+    pool: ProcessPoolExecutor,
+    base: Task,
+    sweep_requests: int,
+    loads: Sequence[float],
+    targets: Sequence[Target],
+) -> dict[str, dict[str, Figures]]:
+    """All of one cell, printed as it is found: by load, by policy or target."""
+    rows = stretch_of(_rows(base), base.requests, base.seed)
+    scenario = scenario_of(CELLS[base.cell], base.profiles)
+    floor = floor_of(scenario.pipeline, _jobs(base, 1.0))
+    competing = contestants(tune(pool, replace(base, requests=sweep_requests)))
+    at_once = list(pool.map(simulate, [(_under(base, each), 0.0) for each in targets]))
+    capacity = at_once[0].output_tokens_per_second
+    own = offered_rate(rows) / capacity
+    print(f"### {scenario.name}\n")
+    for line in scenario.used:
+        print(f"- {line}")
+    print(
+        f"- All at once, `adaptive` makes {capacity:.0f} output tokens/s; at its own pace the trace asks for "
+        f"{offered_rate(rows):.0f}, {own:.0%} of that.\n"
+        f"- Alone in the pipeline a request has a TTFT of {_times(floor.ttft, 2)} s and a TPOT of "
+        f"{_times(floor.tpot, 3)} s (50th / 90th / 99th percentile): no policy gets under that.\n"
+    )
+    print(_targets_section("All requests at once", targets, at_once, floor))
+    results = {f"{base.cell} at once": _named(targets, at_once)}
+    for load in sorted({*loads, *([own] if own <= 1.0 else [])}):
+        factor = own / load
+        print(f"{base.cell}: load {load:.0%}", file=sys.stderr)
+        trials = [(replace(base, contestant=each), factor) for each in competing]
+        figures = list(pool.map(simulate, trials))
+        title = f"{load:.0%} of capacity: the trace's times multiplied by {factor:.2f}"
+        print(_policies_section(title, figures))
+        kept = list(pool.map(simulate, [(_under(base, each), factor) for each in targets]))
+        print(_targets_section(title, targets, kept, floor), flush=True)
+        results[f"{base.cell} at {load:.2f}"] = {each.policy: each for each in figures}
+        results[f"{base.cell} at {load:.2f}, targets"] = _named(targets, kept)
+    return results
+
+
+def _under(base: Task, target: Target) -> Task:
+    return replace(base, contestant=guarded(target))
+
+
+def _named(targets: Sequence[Target], figures: Sequence[Figures]) -> dict[str, Figures]:
+    return {str(target): each for target, each in zip(targets, figures, strict=True)}
+
+
+def _rows(task: Task) -> list[TraceRow]:
+    return read_trace(task.trace, task.longest_prompt) if task.trace else synthetic_trace()
+
+
+def _jobs(task: Task, factor: float) -> list[Job]:
+    rows = _rows(task)
+    drawn = slowed(stretch_of(rows, task.requests, task.seed), factor)
+    return make_jobs(drawn, rows, task.knowledge, task.seed)
+
+
+def _alone(cost: CostModel, prompt: int) -> float:
+    """Seconds until the first token of a prompt that has the pipeline for itself."""
+    stages = len(cost.stages)
+    found = []
+    for chunk in (*_CHUNKS, prompt):
+        starts = np.arange(0, prompt, chunk)
+        counts = np.minimum(chunk, prompt - starts)
+        reads = starts * -(-counts // cost.chunk_tile)
+        times = [cost.step_time(int(n), float(r)) for n, r in zip(counts, reads, strict=True)]
+        found.append(sum(times) + (stages - 1) * times[-1])
+    return min(found)
+
+
+def _policies_section(title: str, figures: Sequence[Figures]) -> str:
+    lines = [
+        f"**{title}**\n",
+        "| policy | output tokens/s | TTFT s | TPOT ms | preempted |",
+        "|---|---|---|---|---|",
+    ]
+    for each in figures:
+        milliseconds = tuple(1e3 * time for time in each.tpot)
+        lines.append(
+            f"| {each.policy} | {each.output_tokens_per_second:.0f} | {_times(each.ttft, 2)} "
+            f"| {_times(milliseconds, 0)} | {each.preemptions} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _targets_section(
+    title: str, targets: Sequence[Target], figures: Sequence[Figures], floor: Floor
+) -> str:
+    free = figures[0].output_tokens_per_second
+    lines = [
+        f"**{title}: `adaptive` with targets**\n",
+        "| targets | output tokens/s | lost | TTFT s | TPOT ms | 90th within | 99th within |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for target, each in zip(targets, figures, strict=True):
+        rate = each.output_tokens_per_second
+        milliseconds = tuple(1e3 * time for time in each.tpot)
+        verdicts = [_verdict(target, each, floor, index) for index in (1, 2)]
+        lines.append(
+            f"| {target} | {rate:.0f} | {1.0 - rate / free:.1%} | {_times(each.ttft, 2)} "
+            f"| {_times(milliseconds, 0)} | {' | '.join(verdicts)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(target: Target, figures: Figures, floor: Floor, percentile: int) -> str:
+    if target == Target():
+        return ""
+    if target.met(figures, percentile):
+        return "yes"
+    alone = ((floor.ttft, target.ttft), (floor.tpot, target.tpot))
+    if any(bound is not None and times[percentile] > bound for times, bound in alone):
+        return "no, nor alone"
+    return "**no**"
+
+
+def _times(values: Sequence[float], digits: int) -> str:
+    return " / ".join(f"{each:.{digits}f}" for each in values)
+
+
+if __name__ == "__main__":
+    main()

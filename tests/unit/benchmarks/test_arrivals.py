@@ -1,0 +1,80 @@
+"""What the benchmark of arrivals computes beside its simulations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from benchmarks.arrivals import Target, floor_of, guarded, offered_rate, slowed, stretch_of
+
+from tdpipe.core.lengths import LengthDistribution
+from tdpipe.scheduling.cost_model import CostModel, StageCost
+from tdpipe.simulation.figures import Figures, Part
+from tdpipe.simulation.trace import TraceRow
+from tdpipe.simulation.workload import Job
+
+ROWS = [TraceRow(10, 20, 0.0), TraceRow(10, 30, 5.0), TraceRow(10, 50, 10.0)]
+
+
+def figures(ttft: tuple[float, ...], tpot: tuple[float, ...]) -> Figures:
+    part = Part(1.0, 1.0)
+    return Figures(
+        policy="adaptive",
+        output_tokens_per_second=1.0,
+        steady_tokens_per_second=1.0,
+        ramp=part,
+        drain=part,
+        seconds=1.0,
+        bubble_free_seconds=1.0,
+        utilisation=(1.0,),
+        bubble=(0.0,),
+        phase_switches=0,
+        preemptions=0,
+        kv_peak=1.0,
+        kv_mean=1.0,
+        ttft=ttft,
+        tpot=tpot,
+    )
+
+
+def test_a_slower_clock_offers_less_and_keeps_the_bursts() -> None:
+    assert offered_rate(ROWS) == pytest.approx(10.0)
+    slower = slowed(ROWS, 4.0)
+    assert offered_rate(slower) == pytest.approx(2.5)
+    assert [row.arrival for row in slower] == [0.0, 20.0, 40.0]
+
+
+def test_a_trace_without_times_arrives_at_random_about_once_a_second() -> None:
+    rows = [TraceRow(10, 20, 0.0)] * 500
+    arrivals = [row.arrival for row in stretch_of(rows, 400, 0)]
+    assert arrivals == sorted(arrivals)
+    assert arrivals[0] == 0.0
+    assert 300 < arrivals[-1] < 500
+
+
+def test_a_target_is_met_when_each_of_its_bounds_holds_at_the_percentile() -> None:
+    run = figures((0.5, 1.0, 3.0), (0.05, 0.1, 0.2))
+    assert Target(ttft=1.0).met(run, 1)
+    assert not Target(ttft=1.0).met(run, 2)
+    assert not Target(ttft=4.0, tpot=0.15).met(run, 2)
+    assert Target().met(run, 2)
+
+
+def test_a_target_without_figures_is_not_met() -> None:
+    run = figures((math.nan,) * 3, (math.nan,) * 3)
+    assert not Target(ttft=1.0).met(run, 2)
+
+
+def test_adaptive_gets_the_targets_as_settings() -> None:
+    settings = guarded(Target(2.0, 0.1)).settings
+    assert (settings.ttft_target, settings.tpot_target) == (2.0, 0.1)
+
+
+def test_no_request_is_faster_than_alone_in_the_pipeline() -> None:
+    points = np.array([1, 64, 128, 1_024], dtype=np.int32)
+    cost = CostModel((StageCost(points, np.array([0.01, 0.01, 0.02, 0.16])),) * 4)
+    floor = floor_of(cost, [Job(128, 10, LengthDistribution((10,)), 10)])
+    # Two chunks of 64: the second begins 10 ms later and passes four stages.
+    assert floor.ttft[2] == pytest.approx(0.05)
+    assert floor.tpot[2] == pytest.approx(0.04)
