@@ -17,6 +17,8 @@ NAMES = (
     "paper_work",
     "mixing_cost",
     "arrivals",
+    "ablations",
+    "switch_oracle",
 )
 
 

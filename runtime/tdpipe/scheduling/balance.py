@@ -7,7 +7,7 @@ that wait. Taking those that waited longest keeps all sequences within one turn 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 _TIE = 1e-9
 """Relative difference below which two times are the same."""
+
+
+class DecodeBatch(Protocol):
+    """Chooses the slots of the next decode micro-batch; `next_decode_batch` is one."""
+
+    def __call__(self, view: View, *, on_edge: bool = False) -> IntArray: ...
 
 
 def next_decode_batch(view: View, *, on_edge: bool = False) -> IntArray:

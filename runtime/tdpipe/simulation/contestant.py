@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tdpipe.core.errors import SettingsError
 from tdpipe.core.settings import SchedulerSettings
@@ -14,8 +14,9 @@ from tdpipe.simulation.simulator import Simulator
 from tdpipe.simulation.stage_timeline import Latencies, StageTimeline
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from tdpipe.scheduling.policy import Policy
     from tdpipe.simulation.record import SimulationRecord
     from tdpipe.simulation.scenario import Scenario
     from tdpipe.simulation.workload import Job
@@ -34,6 +35,8 @@ class Contestant:
     name: str
     settings: SchedulerSettings
     tensor_parallel: bool = False
+    build: Callable[[SchedulerSettings], Policy[Any]] = make_policy
+    """Makes the policy; another one than the engine's takes a part out or puts one in."""
 
     def with_budget(self, budget: int) -> Contestant:
         """The same with another token budget, which its name tells."""
@@ -93,7 +96,7 @@ def compete(
     blocks = tokens // _BLOCK_SIZE
     slots = min(contestant.settings.max_running, blocks)
     shape = Shape(len(cost.stages), blocks, _BLOCK_SIZE, slots, longest)
-    scheduler = Scheduler(make_policy(contestant.settings), shape, cost)
-    timeline = StageTimeline(cost, slots, latencies, keep_timeline)
+    scheduler = Scheduler(contestant.build(contestant.settings), shape, cost)
+    timeline = StageTimeline(cost, slots, latencies, keep_timeline, scenario.control)
     every = _FORECAST_EVERY if keep_timeline else 0
     return Simulator(scheduler, timeline, jobs, every).run(), timeline

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tdpipe.scheduling.cost_model import CostModel
     from tdpipe.simulation.hardware import Hardware
     from tdpipe.simulation.model_shape import ModelShape
+    from tdpipe.simulation.stage_timeline import ControlOnStage
 
 _CONTROL_LATENCY = 100e-6
 """Seconds of a message between the controller and a stage, or from the last stage to the first (ZeroMQ over TCP)."""
@@ -41,6 +42,8 @@ class Scenario:
     latencies: Latencies
     used: tuple[str, ...]
     """What the figures rest on, a line each."""
+    control: ControlOnStage | None = None
+    """Of a pipeline whose stage 0 schedules, too; None where the controller is apart."""
 
 
 def make_scenario(

@@ -31,6 +31,25 @@ class Latencies:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlOnStage:
+    """Seconds of each step that scheduling takes from stage 0, where one process does both.
+
+    tdpipe's controller is a process of its own, so this is what a pipeline without one would lose.
+    """
+
+    step: float
+    row: float = 0.0
+    """More, for each row."""
+    token: float = 0.0
+    """More, for each token that the rows' sequences have by then: messages that carry whole sequences."""
+
+    def seconds(self, step: Step) -> float:
+        """What the step takes."""
+        known = float((step.first + step.counts).sum())
+        return self.step + self.row * len(step.slots) + self.token * known
+
+
+@dataclass(frozen=True, slots=True)
 class Interval:
     """A step on all stages."""
 
@@ -51,12 +70,14 @@ class StageTimeline:
         slots: sequences that may hold KV at once.
         latencies: of messages.
         keep: whether `intervals` are kept, for a picture.
+        control: what stage 0 does beside computing, before each step; None is nothing.
     """
 
     cost: CostModel
     slots: int
     latencies: Latencies = Latencies()
     keep: bool = False
+    control: ControlOnStage | None = None
     intervals: list[Interval] = field(default_factory=list)
     busy: list[float] = field(init=False)
     """[stages] seconds of computing so far."""
@@ -83,6 +104,8 @@ class StageTimeline:
         begins, ends = [], []
         for stage, duration in enumerate(seconds):
             begin = max(begin, self._free[stage])
+            if stage == 0 and self.control is not None:
+                begin += self.control.seconds(step)
             end = begin + duration
             self._free[stage] = end
             self.busy[stage] += duration

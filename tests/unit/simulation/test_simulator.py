@@ -17,7 +17,7 @@ from tdpipe.scheduling.scheduler import Scheduler
 from tdpipe.simulation.contestant import NAMES
 from tdpipe.simulation.figures import figures_of
 from tdpipe.simulation.simulator import Simulator
-from tdpipe.simulation.stage_timeline import Latencies, StageTimeline
+from tdpipe.simulation.stage_timeline import ControlOnStage, Latencies, StageTimeline
 from tdpipe.simulation.workload import Job
 
 if TYPE_CHECKING:
@@ -41,11 +41,12 @@ def run(
     *,
     blocks: int = 1_000,
     latencies: Latencies | None = None,
+    control: ControlOnStage | None = None,
 ) -> tuple[SimulationRecord, StageTimeline]:
     settings = SchedulerSettings.model_validate({"policy": policy})
     shape = Shape(len(cost.stages), blocks, 16, 64, 1_024)
     scheduler = Scheduler(make_policy(settings), shape, cost)
-    timeline = StageTimeline(cost, 64, latencies or Latencies(), keep=True)
+    timeline = StageTimeline(cost, 64, latencies or Latencies(), keep=True, control=control)
     return Simulator(scheduler, timeline, jobs).run(), timeline
 
 
@@ -60,6 +61,14 @@ def test_latencies_are_paid_on_the_way() -> None:
     late = Latencies(step=1.0, activations=0.1, activation_token=0.01, feedback=2.0)
     record, _ = run("temporal", [job(10, 1)], flat_cost(2, 0.5), latencies=late)
     assert record.seconds == pytest.approx(1.0 + 0.5 + 0.1 + 10 * 0.01 + 0.5 + 2.0)
+
+
+def test_scheduling_on_stage_0_delays_each_step_and_is_no_computing() -> None:
+    control = ControlOnStage(step=0.1, row=0.01, token=0.001)
+    record, _ = run("temporal", [job(10, 2)], flat_cost(2, 0.5), control=control)
+    per_step = 0.1 + 0.01 + 2 * 0.5
+    assert record.seconds == pytest.approx(2 * per_step + (10 + 11) * 0.001)
+    assert record.stage_busy == pytest.approx((1.0, 1.0))
 
 
 def test_a_stage_computes_one_step_at_a_time_and_in_the_order_of_issue() -> None:

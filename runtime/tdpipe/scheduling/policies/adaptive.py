@@ -24,7 +24,12 @@ from tdpipe.scheduling.policies.temporal import TemporalPolicy, TemporalState
 from tdpipe.scheduling.policy import Plan, prefill_rows, steps_ahead
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tdpipe.core.step import IntArray
+    from tdpipe.scheduling.balance import DecodeBatch
     from tdpipe.scheduling.policy import View
+    from tdpipe.scheduling.sequence import Sequence
 
 _RESERVE = 0.5
 """Blocks per decoding sequence that stay free at admission: what decoding takes until the next sequences end."""
@@ -54,15 +59,28 @@ class AdaptivePolicy:
     Args:
         most: batch tokens of a micro-batch that holds prefill, at most.
         targets: bounds on waiting. Where there is one, prefill and decode are mixed.
+        order: in which waiting sequences are admitted.
+        decode_batch: levels the decode rows of micro-batches.
+        budgets: batch tokens to choose from; None is every tile edge up to `most`.
     """
 
     name = "adaptive"
 
-    def __init__(self, most: int, targets: LatencyTargets | None = None) -> None:
+    def __init__(
+        self,
+        most: int,
+        targets: LatencyTargets | None = None,
+        *,
+        order: Callable[[View], Iterator[Sequence]] = admission_order,
+        decode_batch: DecodeBatch = next_decode_batch,
+        budgets: IntArray | None = None,
+    ) -> None:
         self._most = most
         self._targets = targets or LatencyTargets()
-        self._budgets = candidate_budgets(most)
-        self._phased = TemporalPolicy(most, 1.0, 1.0, admission_order)
+        self._order = order
+        self._decode_batch = decode_batch
+        self._budgets = candidate_budgets(most) if budgets is None else budgets
+        self._phased = TemporalPolicy(most, 1.0, 1.0, order, decode_batch=decode_batch)
 
     def initial(self) -> AdaptiveState:
         """The largest budget, until there is something to choose for."""
@@ -78,11 +96,11 @@ class AdaptivePolicy:
             plan, phases = self._phased.plan(view, state.phases)
             return plan, replace(state, phases=phases)
         admits = self._admits(view)
-        decode = next_decode_batch(view, on_edge=not admits and view.partial() is None)
+        decode = self._decode_batch(view, on_edge=not admits and view.partial() is None)
         budget = state.budget
         if self._targets.overdue(view):
             budget = int(self._targets.allowed(view, self._budgets)[-1])
-        waiting = admission_order(view) if admits else iter(())
+        waiting = self._order(view) if admits else iter(())
         rows = tuple(prefill_rows(view, waiting, budget - len(decode)))
         if not rows and not len(decode):
             return None, state

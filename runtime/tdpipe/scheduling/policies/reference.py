@@ -58,7 +58,7 @@ class ReferencePolicy:
             return None, state
         if state.phase is Phase.DECODE and self._round_ended(view, state):
             state = replace(state, judged_at=state.decode_steps)
-            if self._worth_switching(view):
+            if worth_switching(view):
                 state = ReferenceState()
         if state.phase is Phase.PREFILL:
             rows = tuple(self._prefill(view))
@@ -104,35 +104,34 @@ class ReferencePolicy:
         share = running // view.stages + (decode_steps % view.stages < running % view.stages)
         return ready if len(ready) - share <= view.stages else ready[:share]
 
-    @staticmethod
-    def _worth_switching(view: View) -> bool:
-        running, stages = view.decoding, view.stages
-        rows = running // stages
-        if running == 0:
-            return view.waiting_count > 0
-        if not view.waiting_count or rows > _PEAK_ROWS or not view.free_slots:
-            return False
-        spatial = 1.0
-        if 0 < rows < _PEAK_ROWS:
-            spatial = (rows / _whole(view, rows)) / (
-                _PEAK_REFERENCE / _whole(view, _PEAK_REFERENCE)
-            )
-        elif rows == 0:
-            spatial = 0.0
-        usage = _running_usage(view)
-        times, admitted = [], 0
-        for sequence in view.waiting():
-            if usage.max() >= view.capacity:
-                break
-            usage = usage + _usage_of(view, sequence)
-            times.append(_whole(view, sequence.length))
-            admitted += 1
-        if not times:
-            return False
-        phase = sum(times) / stages + (stages - 1) / stages * max(times)
-        decode = _whole(view, max(1, (running + admitted) // stages))
-        bubble = (max(times) - decode) / stages * (stages - 1)
-        return spatial < (phase - bubble) / phase
+
+def worth_switching(view: View) -> bool:
+    """The published rule: whether decode batches are less intense than a prefill phase with its bubble."""
+    running, stages = view.decoding, view.stages
+    rows = running // stages
+    if running == 0:
+        return view.waiting_count > 0
+    if not view.waiting_count or rows > _PEAK_ROWS or not view.free_slots:
+        return False
+    spatial = 1.0
+    if 0 < rows < _PEAK_ROWS:
+        spatial = (rows / _whole(view, rows)) / (_PEAK_REFERENCE / _whole(view, _PEAK_REFERENCE))
+    elif rows == 0:
+        spatial = 0.0
+    usage = _running_usage(view)
+    times, admitted = [], 0
+    for sequence in view.waiting():
+        if usage.max() >= view.capacity:
+            break
+        usage = usage + _usage_of(view, sequence)
+        times.append(_whole(view, sequence.length))
+        admitted += 1
+    if not times:
+        return False
+    phase = sum(times) / stages + (stages - 1) / stages * max(times)
+    decode = _whole(view, max(1, (running + admitted) // stages))
+    bubble = (max(times) - decode) / stages * (stages - 1)
+    return spatial < (phase - bubble) / phase
 
 
 def _whole(view: View, tokens: int) -> float:

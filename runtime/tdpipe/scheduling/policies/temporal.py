@@ -7,6 +7,7 @@ lose exceeds what switching would cost over the phase that would follow, both in
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,14 @@ import numpy as np
 
 from tdpipe.core.step import Phase
 from tdpipe.scheduling.balance import next_decode_batch
+from tdpipe.scheduling.forecast import Demands
 from tdpipe.scheduling.policy import Plan, prefill_rows, steps_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tdpipe.core.step import FloatArray
+    from tdpipe.scheduling.balance import DecodeBatch
     from tdpipe.scheduling.forecast import Demand
     from tdpipe.scheduling.policy import View
     from tdpipe.scheduling.sequence import Sequence
@@ -59,6 +63,11 @@ class TemporalPolicy:
         margin: standard deviations of the forecast that stay free.
         hysteresis: by which share the loss must exceed the cost of a switch.
         order: in which waiting sequences are admitted; by arrival unless told otherwise.
+        decode_batch: levels the decode micro-batches.
+        peaks: [n] KV blocks that must be there for each of [n] demands; what is forecast, and the margin, unless told
+            otherwise.
+        switch: whether to prefill, given the waiting sequences that fit, one at least, and the seconds that the decode
+            phase has taken; by comparing losses unless told otherwise.
     """
 
     name = "temporal"
@@ -69,11 +78,17 @@ class TemporalPolicy:
         margin: float,
         hysteresis: float,
         order: Callable[[View], Iterator[Sequence]] | None = None,
+        *,
+        decode_batch: DecodeBatch = next_decode_batch,
+        peaks: Callable[[Demands], FloatArray] | None = None,
+        switch: Callable[[View, list[Sequence], float], bool] | None = None,
     ) -> None:
         self._budget = token_budget
-        self._margin = margin
         self._hysteresis = hysteresis
-        self._order = order or _by_arrival
+        self._order = order or by_arrival
+        self._decode_batch = decode_batch
+        self._peaks = peaks or partial(Demands.peaks, margin=margin)
+        self._switch = switch or self._thins_too_much
 
     def initial(self) -> TemporalState:
         """Prefill, since nothing runs yet."""
@@ -92,7 +107,7 @@ class TemporalPolicy:
             if plan is not None:
                 return plan, state
             state = TemporalState(Phase.DECODE, judged_at=view.changes)
-        batch = next_decode_batch(view, on_edge=True)
+        batch = self._decode_batch(view, on_edge=True)
         if not len(batch):
             return None, state
         seconds = view.cost.step_time(len(batch), float(view.context_of(batch).sum()))
@@ -100,13 +115,16 @@ class TemporalPolicy:
 
     def _prefill(self, view: View, state: TemporalState) -> tuple[Plan | None, TemporalState]:
         demand = state.demand if state.demand is not None else view.running_demand()
-        admitted = _Admission(view, demand, self._margin, self._order(view))
+        admitted = self._admission(view, demand)
         rows = tuple(prefill_rows(view, admitted.sequences(), self._budget))
         if not rows:
             return None, state
         return Plan(Phase.PREFILL, _NONE, rows), TemporalState(
             Phase.PREFILL, admitted.accepted(rows)
         )
+
+    def _admission(self, view: View, demand: Demand) -> _Admission:
+        return _Admission(view, demand, self._peaks, self._order(view))
 
     @staticmethod
     def _much_has_changed(view: View, state: TemporalState) -> bool:
@@ -125,10 +143,14 @@ class TemporalPolicy:
         thin = view.decoding < view.stages
         if not thin and not self._much_has_changed(view, state):
             return False
-        admission = _Admission(view, view.running_demand(), self._margin, self._order(view))
+        admission = self._admission(view, view.running_demand())
         fitting = list(islice(admission.sequences(), min(_LOOK_AHEAD, view.free_slots)))
         if not fitting or thin:
             return bool(fitting)
+        return self._switch(view, fitting, state.decoded)
+
+    def _thins_too_much(self, view: View, fitting: list[Sequence], decoded: float) -> bool:
+        """Whether the tokens of those that fit, if they waited, would lose more than the bubbles of a switch."""
         fit = len(fitting)
         running, stages = view.decoding, view.stages
         prompts = sum(sequence.length for sequence in fitting)
@@ -139,10 +161,11 @@ class TemporalPolicy:
         bubble = 2.0 * (stages - 1) * abs(chunk - now)
         tokens = sum(sequence.expected_left for sequence in fitting)
         loss = (per_token - per_token_then) * tokens
-        return loss > (1.0 + self._hysteresis) * bubble or bubble < _PATIENCE * state.decoded
+        return loss > (1.0 + self._hysteresis) * bubble or bubble < _PATIENCE * decoded
 
 
-def _by_arrival(view: View) -> Iterator[Sequence]:
+def by_arrival(view: View) -> Iterator[Sequence]:
+    """Waiting sequences in their turn."""
     return view.waiting()
 
 
@@ -157,11 +180,15 @@ class _Admission:
     """Admits waiting sequences while the forecast fits; one always when nothing else holds KV."""
 
     def __init__(
-        self, view: View, demand: Demand, margin: float, waiting: Iterator[Sequence]
+        self,
+        view: View,
+        demand: Demand,
+        peaks: Callable[[Demands], FloatArray],
+        waiting: Iterator[Sequence],
     ) -> None:
         self._view = view
         self._demand = demand
-        self._margin = margin
+        self._peaks = peaks
         self._waiting = waiting
         self._after: dict[int, Demand] = {}
 
@@ -171,7 +198,7 @@ class _Admission:
         alone = view.decoding == 0 and view.partial() is None
         while window := list(islice(self._waiting, _WINDOW)):
             sums = view.forecast.of_waiting(window).after(demand)
-            fits = sums.peaks(self._margin) <= view.capacity
+            fits = self._peaks(sums) <= view.capacity
             for row, sequence in enumerate(window):
                 if not fits[row] and not alone:
                     return

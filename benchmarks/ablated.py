@@ -1,0 +1,108 @@
+"""What stands in a mechanism's place when it is taken away from a policy.
+
+Policies get these through the collaborators that they take anyway; none of it is in the engine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tdpipe.scheduling.balance import next_decode_batch
+from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
+from tdpipe.scheduling.policies.reference import worth_switching
+from tdpipe.scheduling.policies.tail import admission_order
+from tdpipe.scheduling.policies.temporal import TemporalPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tdpipe.core.settings import SchedulerSettings
+    from tdpipe.core.step import FloatArray, IntArray
+    from tdpipe.scheduling.balance import DecodeBatch
+    from tdpipe.scheduling.forecast import Demands
+    from tdpipe.scheduling.policy import View
+    from tdpipe.scheduling.sequence import Sequence
+
+
+def adaptive(
+    settings: SchedulerSettings,
+    *,
+    order: Callable[[View], Iterator[Sequence]] = admission_order,
+    decode_batch: DecodeBatch = next_decode_batch,
+) -> AdaptivePolicy:
+    """The policy of the settings with other collaborators."""
+    return AdaptivePolicy(settings.token_budget, order=order, decode_batch=decode_batch)
+
+
+def adaptive_at(budget: int, settings: SchedulerSettings) -> AdaptivePolicy:  # noqa: ARG001
+    """The policy with one budget of batch tokens instead of a choice."""
+    return AdaptivePolicy(budget, budgets=np.array([budget], dtype=np.int32))
+
+
+def temporal(
+    settings: SchedulerSettings,
+    *,
+    margin: float | None = None,
+    order: Callable[[View], Iterator[Sequence]] | None = None,
+    decode_batch: DecodeBatch = next_decode_batch,
+    peaks: Callable[[Demands], FloatArray] | None = None,
+    switch: Callable[[View, list[Sequence], float], bool] | None = None,
+) -> TemporalPolicy:
+    """The policy of the settings with other collaborators."""
+    return TemporalPolicy(
+        settings.token_budget,
+        settings.forecast_margin if margin is None else margin,
+        settings.switch_hysteresis,
+        order,
+        decode_batch=decode_batch,
+        peaks=peaks,
+        switch=switch,
+    )
+
+
+def off_edge(view: View, *, on_edge: bool = False) -> IntArray:  # noqa: ARG001
+    """Batches of equal time that end anywhere in a tile."""
+    return next_decode_batch(view)
+
+
+def by_count(view: View, *, on_edge: bool = False) -> IntArray:  # noqa: ARG001
+    """Batches of equal numbers of rows, whatever they cost; those that waited longest."""
+    return view.ready[: _share(view)]
+
+
+def by_count_and_arrival(view: View, *, on_edge: bool = False) -> IntArray:  # noqa: ARG001
+    """The same as TD-Pipe published it: the ready that arrived first, who have the longest contexts."""
+    return view.by_arrival(view.ready)[: _share(view)]
+
+
+def _share(view: View) -> int:
+    return -(-view.decoding // view.stages)
+
+
+def own_members(view: View, *, on_edge: bool = False) -> IntArray:  # noqa: ARG001
+    """Batches whose members stay: a sequence's slot says to which it belongs."""
+    ready = view.ready
+    return ready[ready % view.stages == ready[0] % view.stages] if len(ready) else ready
+
+
+def as_they_come(view: View, *, on_edge: bool = False) -> IntArray:  # noqa: ARG001
+    """Whatever is ready, all at once."""
+    return view.ready
+
+
+def used_now(demands: Demands, share: float = 1.0) -> FloatArray:
+    """[n] blocks that must be there if nobody looks ahead, and only `share` of the cache is to be used."""
+    peaks: FloatArray = demands.mean[:, 0] / share
+    return peaks
+
+
+def free_share(view: View, fitting: list[Sequence], decoded: float, share: float) -> bool:  # noqa: ARG001
+    """Prefill whenever so large a share of the KV cache is free."""
+    return view.free_blocks >= share * view.capacity
+
+
+def published_intensities(view: View, fitting: list[Sequence], decoded: float) -> bool:  # noqa: ARG001
+    """Prefill when TD-Pipe's comparison of intensities says so."""
+    return worth_switching(view)

@@ -1,0 +1,276 @@
+"""What each mechanism is worth: policies in simulation with one taken away, or a published one in its place.
+
+Every row serves the same requests as the whole policy, so losses are compared seed by seed. Nothing here is measured on
+a GPU.
+
+    python -m benchmarks.ablations --trace LENGTHS.csv --profiles DIRECTORY --json RESULT.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from benchmarks.ablated import (
+    adaptive,
+    adaptive_at,
+    as_they_come,
+    by_count,
+    by_count_and_arrival,
+    free_share,
+    off_edge,
+    own_members,
+    published_intensities,
+    temporal,
+    used_now,
+)
+from benchmarks.machine import cpu_cores, describe_machine
+from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
+from tdpipe.core.errors import TDPipeError
+from tdpipe.core.lengths import LengthDistribution
+from tdpipe.scheduling.policies.make import make_policy
+from tdpipe.scheduling.policies.tail import admission_order
+from tdpipe.scheduling.policies.temporal import by_arrival
+from tdpipe.simulation.contestant import compete, make_contestant
+from tdpipe.simulation.figures import Figures, figures_of
+from tdpipe.simulation.stage_timeline import ControlOnStage
+from tdpipe.simulation.trace import SYNTHETIC
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Literal
+
+    from tdpipe.core.settings import SchedulerSettings
+    from tdpipe.scheduling.policy import Policy
+    from tdpipe.simulation.length_knowledge import Knowledge
+    from tdpipe.simulation.workload import Job
+
+    _Told = Knowledge | Literal["max_tokens"]
+
+_OWN_CONTROL = ControlOnStage(100e-6, 0.5e-6)
+"""The bound that the scheduler's cost per step is held to."""
+_PUBLISHED_CONTROL = replace(_OWN_CONTROL, token=3 * 2.6e-3 / (128 * 500))
+"""The public code pickles whole sequences for each of three workers: 2.6 ms for 128 of 500 tokens, measured."""
+_WHOLE = "whole"
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """A policy without one of its mechanisms."""
+
+    policy: str
+    mechanism: str
+    instead: str = ""
+    build: Callable[[SchedulerSettings], Policy[Any]] = make_policy
+    told: _Told | None = None
+    """Of output lengths; None is what the whole policy is told."""
+    control: ControlOnStage | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the row."""
+        return ": ".join(part for part in (self.policy, self.mechanism, self.instead) if part)
+
+
+def _of_both(policy: str, build: Callable[..., Policy[Any]]) -> tuple[Ablation, ...]:
+    """The mechanisms that both policies have; `build` takes a `decode_batch`."""
+
+    def batches(mechanism: str, instead: str, decode_batch: object) -> Ablation:
+        return Ablation(policy, mechanism, instead, partial(build, decode_batch=decode_batch))
+
+    apart, predictor, stealing = "control apart from stage 0", "predictor", "stealing by time"
+    return (
+        Ablation(policy, _WHOLE),
+        Ablation(policy, apart, "scheduling on stage 0", control=_OWN_CONTROL),
+        Ablation(policy, apart, "and whole sequences pickled", control=_PUBLISHED_CONTROL),
+        Ablation(policy, predictor, "oracle (a gain)", told="oracle"),
+        Ablation(policy, predictor, "mean of lengths", told="mean"),
+        Ablation(policy, predictor, "max_tokens only", told="max_tokens"),
+        batches(stealing, "by count", by_count),
+        batches(stealing, "by count and arrival (published)", by_count_and_arrival),
+        batches(stealing, "none, batches keep their members", own_members),
+        batches("equal times", "all that is ready", as_they_come),
+    )
+
+
+ABLATIONS = (
+    *_of_both("adaptive", adaptive),
+    Ablation("adaptive", "tile edges", "512 tokens", partial(adaptive_at, 512)),
+    Ablation("adaptive", "tile edges", "2,048 tokens", partial(adaptive_at, 2_048)),
+    Ablation("adaptive", "order of the tail", "arrival", partial(adaptive, order=by_arrival)),
+    *_of_both("temporal", temporal),
+    Ablation("temporal", "forecast margin", "0", partial(temporal, margin=0.0)),
+    Ablation("temporal", "forecast", "KV in use is 100%", partial(temporal, peaks=used_now)),
+    Ablation(
+        "temporal",
+        "forecast",
+        "KV in use is 80%",
+        partial(temporal, peaks=partial(used_now, share=0.8)),
+    ),
+    *(
+        Ablation(
+            "temporal",
+            "switch rule",
+            f"{share:.0%} of KV is free",
+            partial(temporal, switch=partial(free_share, share=share)),
+        )
+        for share in (0.05, 0.1, 0.2, 0.4)
+    ),
+    Ablation(
+        "temporal",
+        "switch rule",
+        "intensities (published)",
+        partial(temporal, switch=published_intensities),
+    ),
+    Ablation(
+        "temporal", "tile edges", "decode off the edge", partial(temporal, decode_batch=off_edge)
+    ),
+    Ablation(
+        "temporal",
+        "order of arrival",
+        "adaptive's order of the tail",
+        partial(temporal, order=admission_order),
+    ),
+)
+
+
+def simulate(ablation: Ablation, task: Task) -> Figures:
+    """Run one row; for a process pool."""
+    jobs = _jobs(task, ablation.told or task.knowledge)
+    scenario = replace(scenario_of(CELLS[task.cell], task.profiles), control=ablation.control)
+    contestant = replace(make_contestant(ablation.policy), build=ablation.build)
+    record, _ = compete(contestant, scenario, jobs)
+    return figures_of(ablation.name, record)
+
+
+def _jobs(task: Task, told: _Told) -> list[Job]:
+    if told != "max_tokens":
+        return jobs_of(replace(task, knowledge=told))
+    return [replace(job, lengths=LengthDistribution((job.max_tokens,))) for job in jobs_of(task)]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What taking away a mechanism did, over the seeds."""
+
+    ablation: Ablation
+    rates: tuple[float, ...]
+    """Output tokens/s, by seed."""
+    losses: tuple[float, ...]
+    """Part of the whole policy's rate with the same seed; below 0 where it became faster."""
+    bubble: float
+    """Mean of the stages, median of the seeds."""
+    switches: int
+    preemptions: int
+    kv_mean: float
+    """Of the KV cache, while steady."""
+    kv_peak: float
+
+
+def rows_of(ablations: tuple[Ablation, ...], figures: list[list[Figures]]) -> list[Row]:
+    """A row per ablation, from its figures by seed; each policy's whole is among them."""
+    whole = {
+        each.policy: runs
+        for each, runs in zip(ablations, figures, strict=True)
+        if each.mechanism == _WHOLE
+    }
+    return [
+        Row(
+            each,
+            tuple(run.output_tokens_per_second for run in runs),
+            tuple(
+                1.0 - run.output_tokens_per_second / base.output_tokens_per_second
+                for run, base in zip(runs, whole[each.policy], strict=True)
+            ),
+            statistics.median(statistics.mean(run.bubble) for run in runs),
+            int(statistics.median(run.phase_switches for run in runs)),
+            int(statistics.median(run.preemptions for run in runs)),
+            statistics.median(run.kv_mean for run in runs),
+            max(run.kv_peak for run in runs),
+        )
+        for each, runs in zip(ablations, figures, strict=True)
+    ]
+
+
+def table_of(rows: list[Row]) -> str:
+    """In Markdown."""
+    lines = [
+        (
+            "| policy | without | in its place | output tokens/s | lost %, median (least-most) "
+            "| bubbles % | switches | preempted | KV steady / peak % |"
+        ),
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        each = row.ablation
+        whole = each.mechanism == _WHOLE
+        least, most = min(row.losses), max(row.losses)
+        lost = f"{statistics.median(row.losses):.1%} ({least:.1%} to {most:.1%})".replace("%", "")
+        cells = (
+            f"`{each.policy}`",
+            "nothing" if whole else each.mechanism,
+            each.instead,
+            f"{statistics.median(row.rates):.0f}",
+            "" if whole else lost,
+            f"{row.bubble * 100:.0f}",
+            str(row.switches),
+            str(row.preemptions),
+            f"{row.kv_mean * 100:.0f} / {row.kv_peak * 100:.0f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """What to simulate."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trace", type=Path, help=f"CSV of lengths, else a {SYNTHETIC} mix")
+    parser.add_argument("--profiles", type=Path, help="folder of measured tables, else estimates")
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=["13B"])
+    parser.add_argument("--requests", type=int, default=2_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--lengths", choices=("oracle", "classifier", "mean"), default="classifier")
+    parser.add_argument("--processes", type=int, default=cpu_cores())
+    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Simulate, and print a section for `docs/benchmarks.md`."""
+    args = parse_arguments()
+    contestant = make_contestant("adaptive")
+    base = Task("", contestant, args.requests, 0, args.lengths, args.trace, args.profiles)
+    results = {}
+    print(f"Machine: {describe_machine()}.\n")
+    try:
+        with ProcessPoolExecutor(args.processes) as pool:
+            for cell in args.cells:
+                tasks = [replace(base, cell=cell, seed=seed) for seed in range(args.seeds)]
+                each = [(ablation, task) for ablation in ABLATIONS for task in tasks]
+                print(f"{cell}: {len(each)} runs", file=sys.stderr)
+                figures = list(pool.map(simulate, *zip(*each, strict=True)))
+                runs = [
+                    figures[start : start + args.seeds]
+                    for start in range(0, len(figures), args.seeds)
+                ]
+                results[cell] = figures
+                print(f"### {scenario_of(CELLS[cell], args.profiles).name}\n")
+                print(table_of(rows_of(ABLATIONS, runs)), flush=True)
+    except TDPipeError as error:
+        sys.exit(str(error))
+    if args.json:
+        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
+
+
+if __name__ == "__main__":
+    main()

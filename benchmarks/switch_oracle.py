@@ -1,0 +1,204 @@
+"""How near `temporal`'s switch rule comes to an oracle that searches the switch points of the very requests.
+
+The oracle runs the whole simulation for each set of switch points: first every threshold of free KV and of how full KV
+is made, then changes of single points of the best and of our own ones. What it finds bounds the best from below only.
+
+    python -m benchmarks.switch_oracle --trace LENGTHS.csv --profiles DIRECTORY --json RESULT.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from benchmarks.ablated import free_share, temporal
+from benchmarks.machine import cpu_cores, describe_machine
+from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
+from benchmarks.switch_points import Points, Recording, Replay, climb, never
+from tdpipe.core.errors import TDPipeError
+from tdpipe.simulation.contestant import compete, make_contestant
+from tdpipe.simulation.trace import SYNTHETIC
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tdpipe.core.settings import SchedulerSettings
+    from tdpipe.core.step import FloatArray
+    from tdpipe.scheduling.forecast import Demands
+    from tdpipe.scheduling.policies.temporal import TemporalPolicy
+    from tdpipe.scheduling.policy import Policy
+
+_SHARES = (0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.22, 0.3, 0.4, 0.55)
+"""Of the KV cache that is free at a switch."""
+_FILLS = (0.9, 0.95, 1.0, 1.05)
+"""Parts of the KV cache that the forecast may reach."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What one search found. Rates are output tokens/s."""
+
+    cell: str
+    lengths: str
+    seed: int
+    ours: float
+    our_switches: int
+    threshold: float
+    """The best fixed one's rate."""
+    share: float
+    fill: float
+    found: float
+    """The best of all."""
+    found_switches: int
+    evaluations: int
+
+    @property
+    def ratio(self) -> float:
+        """Ours to the best found."""
+        return self.ours / self.found
+
+
+def _filled(demands: Demands, fill: float, margin: float) -> FloatArray:
+    """[n] blocks that must be there if the forecast may reach `fill` of the cache."""
+    peaks: FloatArray = demands.peaks(margin) / fill
+    return peaks
+
+
+def search(task: Task, evaluations: int) -> Search:
+    """Look for the best switch points of a task's requests."""
+    scenario = scenario_of(CELLS[task.cell], task.profiles)
+    jobs = jobs_of(task)
+    settings = task.contestant.settings
+
+    def rate(policy: Policy[Any]) -> float:
+        contestant = replace(task.contestant, build=partial(_given, policy=policy))
+        return compete(contestant, scenario, jobs)[0].output_tokens_per_second
+
+    def recorded(policy: TemporalPolicy) -> tuple[float, Points]:
+        recording = Recording(policy, len(jobs))
+        return rate(recording), recording.points
+
+    def filling(fill: float) -> Callable[[Demands], FloatArray]:
+        return partial(_filled, fill=fill, margin=settings.forecast_margin)
+
+    def climbed(start: Points, inner: TemporalPolicy) -> tuple[float, int]:
+        def replayed(tried: Points) -> float:
+            return rate(Replay(inner, tried, len(jobs)))
+
+        found, highest = climb(start, replayed, len(jobs), evaluations // 2, Random(task.seed))
+        return highest, len(found)
+
+    ours, our_points = recorded(temporal(settings))
+    threshold, points, share, fill = max(
+        (
+            *recorded(
+                temporal(settings, switch=partial(free_share, share=share), peaks=filling(fill))
+            ),
+            share,
+            fill,
+        )
+        for share in _SHARES
+        for fill in _FILLS
+    )
+    best = (ours, len(our_points)) if ours > threshold else (threshold, len(points))
+    for start, peaks in ((our_points, filling(1.0)), (points, filling(fill))):
+        best = max(best, climbed(start, temporal(settings, switch=never, peaks=peaks)))
+    tried = 1 + len(_SHARES) * len(_FILLS) + 2 * (1 + evaluations // 2)
+    return Search(
+        task.cell,
+        task.knowledge,
+        task.seed,
+        ours,
+        len(our_points),
+        threshold,
+        share,
+        fill,
+        *best,
+        tried,
+    )
+
+
+def _given(settings: SchedulerSettings, policy: Policy[Any]) -> Policy[Any]:  # noqa: ARG001
+    return policy
+
+
+def table_of(searches: list[Search]) -> str:
+    """In Markdown; medians over the seeds of each cell and kind of lengths."""
+    lines = [
+        (
+            "| cell | lengths known by | ours, tokens/s (switches) | best threshold (KV free, filled to) "
+            "| best found (switches) | ours of the best found, median (least) |"
+        ),
+        "|---|---|---|---|---|---|",
+    ]
+    kinds = dict.fromkeys((each.cell, each.lengths) for each in searches)
+    for cell, lengths in kinds:
+        group = [each for each in searches if (each.cell, each.lengths) == (cell, lengths)]
+        middle = sorted(group, key=lambda each: each.ratio)[(len(group) - 1) // 2]
+        ratios = [each.ratio for each in group]
+        lines.append(
+            f"| {cell} | {lengths} | {middle.ours:.0f} ({middle.our_switches}) "
+            f"| {middle.threshold:.0f} ({middle.share:.0%}, {middle.fill:.0%}) "
+            f"| {middle.found:.0f} ({middle.found_switches}) "
+            f"| {statistics.median(ratios):.3f} ({min(ratios):.3f}) |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """What to search."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trace", type=Path, help=f"CSV of lengths, else a {SYNTHETIC} mix")
+    parser.add_argument("--profiles", type=Path, help="folder of measured tables, else estimates")
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=["13B"])
+    parser.add_argument("--requests", type=int, default=1_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--lengths",
+        nargs="+",
+        choices=("oracle", "classifier", "mean"),
+        default=["oracle", "classifier"],
+        help="what the scheduler knows; the oracle of switch points always sees what comes out",
+    )
+    parser.add_argument(
+        "--evaluations", type=int, default=200, help="simulations of changed points"
+    )
+    parser.add_argument("--processes", type=int, default=cpu_cores())
+    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Search, and print a section for `docs/benchmarks.md`."""
+    args = parse_arguments()
+    contestant = make_contestant("temporal")
+    tasks = [
+        Task(cell, contestant, args.requests, seed, lengths, args.trace, args.profiles)
+        for cell in args.cells
+        for lengths in args.lengths
+        for seed in range(args.seeds)
+    ]
+    print(f"Machine: {describe_machine()}.\n")
+    try:
+        with ProcessPoolExecutor(args.processes) as pool:
+            searches = list(pool.map(search, tasks, [args.evaluations] * len(tasks)))
+    except TDPipeError as error:
+        sys.exit(str(error))
+    print(table_of(searches))
+    if args.json:
+        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(searches)))
+
+
+if __name__ == "__main__":
+    main()

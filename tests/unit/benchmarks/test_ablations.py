@@ -1,0 +1,123 @@
+"""What stands in a mechanism's place, and how a row's loss is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from benchmarks.ablated import (
+    as_they_come,
+    by_count,
+    by_count_and_arrival,
+    free_share,
+    own_members,
+    used_now,
+)
+from benchmarks.ablations import ABLATIONS, Ablation, rows_of, simulate, table_of
+from benchmarks.paper_work import Task
+
+from tdpipe.scheduling.forecast import Demands
+from tdpipe.simulation.contestant import make_contestant
+
+if TYPE_CHECKING:
+    from tdpipe.core.step import IntArray
+    from tdpipe.scheduling.balance import DecodeBatch
+
+STAGES = 2
+TASK = Task("13B", make_contestant("temporal"), 20, 0, "oracle", None, None)
+
+
+@dataclass
+class Ready:
+    """The part of a view that batches are chosen from: `ready` slots, the youngest sequence in the lowest."""
+
+    slots: list[int]
+    decoding: int
+    stages: int = STAGES
+
+    @property
+    def ready(self) -> IntArray:
+        return np.array(self.slots, dtype=np.int32)
+
+    def by_arrival(self, slots: IntArray) -> IntArray:
+        return np.sort(slots)[::-1]
+
+
+def chosen(batch: DecodeBatch, slots: list[int], decoding: int) -> list[int]:
+    view: Any = Ready(slots, decoding)
+    return batch(view).tolist()
+
+
+def test_by_count_takes_an_equal_share_of_those_that_waited_longest() -> None:
+    assert chosen(by_count, [5, 3, 4, 0], 7) == [5, 3, 4, 0]
+    assert chosen(by_count, [5, 3, 4, 0], 5) == [5, 3, 4]
+
+
+def test_as_published_the_share_is_of_those_that_arrived_first() -> None:
+    assert chosen(by_count_and_arrival, [0, 3, 5, 4], 4) == [5, 4]
+
+
+def test_without_stealing_a_batch_has_its_own_members_only() -> None:
+    assert chosen(own_members, [5, 4, 3, 1], 8) == [5, 3, 1]
+    assert chosen(own_members, [], 8) == []
+
+
+def test_unbalanced_batches_take_all_that_is_ready() -> None:
+    assert chosen(as_they_come, [5, 4, 3], 8) == [5, 4, 3]
+
+
+def test_who_does_not_look_ahead_counts_the_blocks_in_use() -> None:
+    demands = Demands(np.array([[4.0, 9.0], [6.0, 20.0]]), np.ones((2, 2)))
+    assert used_now(demands).tolist() == [4.0, 6.0]
+    assert used_now(demands, share=0.5).tolist() == [8.0, 12.0]
+
+
+def test_a_threshold_switches_at_so_much_free_kv() -> None:
+    @dataclass
+    class Blocks:
+        free_blocks: int
+        capacity: int = 100
+
+    view: Any = Blocks(20)
+    assert free_share(view, [], 0.0, share=0.2)
+    assert not free_share(view, [], 0.0, share=0.21)
+
+
+def test_every_row_has_a_name_of_its_own_and_the_policy_that_it_tells() -> None:
+    assert len({each.name for each in ABLATIONS}) == len(ABLATIONS)
+    for each in ABLATIONS:
+        assert each.build(make_contestant(each.policy).settings).name == each.policy
+
+
+def test_losses_are_taken_seed_by_seed_from_the_same_policy() -> None:
+    ablations = tuple(
+        Ablation(policy, mechanism)
+        for policy in ("adaptive", "temporal")
+        for mechanism in ("whole", "order")
+    )
+    rates = [(100.0, 200.0), (90.0, 190.0), (50.0, 50.0), (60.0, 40.0)]
+    any_run = simulate(ABLATIONS[0], replace(TASK, requests=1))
+    runs = [
+        [replace(any_run, output_tokens_per_second=rate, bubble=(0.5, 0.3)) for rate in seeds]
+        for seeds in rates
+    ]
+    rows = rows_of(ablations, runs)
+    assert rows[1].losses == pytest.approx((0.1, 0.05))
+    assert rows[3].losses == pytest.approx((-0.2, 0.2))
+    assert rows[0].bubble == pytest.approx(0.4)
+    table = table_of(rows)
+    assert "| 140 | 7.5 (5.0 to 10.0) |" in table
+    assert len(table.splitlines()) == 2 + len(rows)
+
+
+def test_what_stage_0_spends_on_scheduling_and_what_is_unknown_reach_the_simulation() -> None:
+    rows = [each for each in ABLATIONS if each.policy == "temporal"]
+    whole, published = (
+        simulate(next(each for each in rows if ends in each.name), TASK)
+        for ends in ("whole", "pickled")
+    )
+    assert published.seconds > whole.seconds
+    unknown = next(each for each in ABLATIONS if each.told == "max_tokens")
+    assert simulate(unknown, TASK).output_tokens_per_second > 0.0

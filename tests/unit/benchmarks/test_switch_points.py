@@ -1,0 +1,79 @@
+"""Switch points that are replayed, noted and searched."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from benchmarks.switch_points import Points, Recording, Replay, changed, climb, never
+
+from tdpipe.core.lengths import LengthDistribution
+from tdpipe.scheduling.answers import Shape
+from tdpipe.scheduling.cost_model import CostModel, StageCost
+from tdpipe.scheduling.policies.temporal import TemporalPolicy
+from tdpipe.scheduling.scheduler import Scheduler
+from tdpipe.simulation.simulator import Simulator
+from tdpipe.simulation.stage_timeline import StageTimeline
+from tdpipe.simulation.workload import Job
+
+if TYPE_CHECKING:
+    from tdpipe.scheduling.policy import Policy
+
+REQUESTS = 60
+STAGES = 2
+
+
+def switches(policy: Policy[Any]) -> int:
+    """Changes of phase until requests of 10 to 59 tokens have ended, of which a third fit at once."""
+    points = np.array([1, 512], dtype=np.int32)
+    cost = CostModel((StageCost(points, np.array([1e-3, 20e-3])),) * STAGES)
+    jobs = [
+        Job(20, length, LengthDistribution((length,)), 64)
+        for length in (10 + 7 * number % 50 for number in range(REQUESTS))
+    ]
+    scheduler = Scheduler(policy, Shape(STAGES, 100, 16, 64, 128), cost)
+    record = Simulator(scheduler, StageTimeline(cost, 64), jobs).run()
+    assert all(each.end <= record.seconds for each in record.requests)
+    return record.phase_switches
+
+
+def replay(points: Points) -> Replay:
+    return Replay(TemporalPolicy(128, 0.0, 1.0, switch=never), points, REQUESTS)
+
+
+def test_what_was_noted_can_be_replayed() -> None:
+    recording = Recording(TemporalPolicy(128, 0.0, 0.0), REQUESTS)
+    noted = switches(recording)
+    assert noted == 2 * len(recording.points) + 1
+    assert list(recording.points) == sorted(set(recording.points))
+    assert switches(replay(recording.points)) == pytest.approx(noted, abs=2)
+
+
+def test_each_point_makes_a_phase_more() -> None:
+    assert switches(replay(())) < switches(replay((8, 30)))
+
+
+def test_changes_keep_points_in_order_and_within_the_run() -> None:
+    random = Random(1)
+    points: Points = ()
+    seen = set()
+    for _ in range(500):
+        points = changed(points, 50, random)
+        assert list(points) == sorted(set(points))
+        assert all(1 <= each <= 50 for each in points)
+        seen.add(len(points))
+    assert len(seen) > 2
+
+
+def test_a_climb_never_ends_below_its_start_and_nears_the_best() -> None:
+    wanted = (10, 20, 30)
+
+    def rate(points: Points) -> float:
+        return -float(abs(sum(points) - sum(wanted)) + 10 * abs(len(points) - len(wanted)))
+
+    start = (1, 2, 3, 4)
+    assert climb(start, rate, 50, 0, Random(0)) == (start, rate(start))
+    found, highest = climb(start, rate, 50, 300, Random(0))
+    assert highest == rate(found) > rate(start) / 10
