@@ -1,14 +1,14 @@
 """What the scheduler costs per step, apart from any model.
 
-Drives the real scheduler against a pipeline of no cost in steady decode: `running` sequences hold KV, 100,000 wait. The
-time of `next_step` and `on_result` together is given per step and per row, per policy.
+Drives the real scheduler against a pipeline of no cost: `running` sequences hold KV, up to 100,000 wait. The time of
+`next_step` and `on_result` together is given per policy, for decode steps and for those that hold prefill.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,16 +41,24 @@ def steady_scheduler(policy: str, running: int, waiting: int, stages: int) -> Sc
     return scheduler
 
 
-def measure(
-    scheduler: Scheduler[Any], running: int, steps: int
-) -> tuple[list[float], list[int], list[float]]:
-    """Seconds and rows of each decode step, and seconds of each other step, once all slots are taken."""
+@dataclass(slots=True)
+class Costs:
+    """What steps cost while all slots are taken."""
+
+    decode: list[float] = field(default_factory=list)
+    """Seconds of each decode step."""
+    rows: list[int] = field(default_factory=list)
+    """Of each decode step."""
+    other: list[float] = field(default_factory=list)
+    """Seconds of each step that holds prefill."""
+
+
+def measure(scheduler: Scheduler[Any], running: int, steps: int) -> Costs:
+    """Costs of so many steps, or of those until all work is done."""
     in_flight: list[Step] = []
     seconds: dict[int, float] = {}
-    decode: list[float] = []
-    rows: list[int] = []
-    other: list[float] = []
-    while len(decode) < steps:
+    costs = Costs()
+    while len(costs.decode) + len(costs.other) < steps:
         begin = time.thread_time()
         step = scheduler.next_step(0.0)
         took = time.thread_time() - begin
@@ -58,18 +66,21 @@ def measure(
             in_flight.append(step)
             seconds[step.id] = took
             continue
+        if not in_flight:
+            break
         done = in_flight.pop(0)
         tokens = np.full(int(done.sample.sum()), 5, dtype=np.int32)
         begin = time.thread_time()
         scheduler.on_result(done.id, tokens, (), 0.0)
         took += time.thread_time() - begin + seconds.pop(done.id)
-        full = len(scheduler.state.slots.free) < running // 10
-        if full and done.tokens == len(done.slots):
-            decode.append(took)
-            rows.append(len(done.slots))
-        elif full:
-            other.append(took)
-    return decode, rows, other
+        if len(scheduler.state.slots.free) >= running // 10:
+            continue
+        if done.tokens == len(done.slots):
+            costs.decode.append(took)
+            costs.rows.append(len(done.slots))
+        else:
+            costs.other.append(took)
+    return costs
 
 
 def main() -> None:
@@ -81,23 +92,25 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2_000)
     args = parser.parse_args()
     print(
-        "policy    running waiting  rows/step  decode us/step median (p10-p90)  mean  aim us  "
-        "other us/step mean"
+        f"{'policy':9} {'running':>7} {'waiting':>7} {'rows':>5} {'decode us: median (p10-p90)':>28} {'mean':>5} "
+        f"{'aim':>5} {'steps':>6} {'with prefill us: median':>24} {'mean':>5} {'steps':>6}"
     )
     for policy in _POLICIES:
         for running in args.running:
             for waiting in args.waiting:
                 scheduler = steady_scheduler(policy, running, waiting, args.stages)
-                decode, rows, other = measure(scheduler, running, args.steps)
-                tenths = statistics.quantiles(decode, n=10)
-                mean_rows = statistics.mean(rows)
-                print(
-                    f"{policy:9} {running:7} {waiting:7} {mean_rows:10.0f}  "
-                    f"{statistics.median(decode) * 1e6:10.0f} "
-                    f"({tenths[0] * 1e6:.0f}-{tenths[-1] * 1e6:.0f})"
-                    f"{statistics.mean(decode) * 1e6:22.0f} {100 + 0.5 * mean_rows:7.0f}"
-                    f"{statistics.mean(other) * 1e6 if other else 0:12.0f}"
-                )
+                costs = measure(scheduler, running, args.steps)
+                print(f"{policy:9} {running:7} {waiting:7} {_row(costs)}", flush=True)
+
+
+def _row(costs: Costs) -> str:
+    decode, other = np.array(costs.decode or [0.0]) * 1e6, np.array(costs.other or [0.0]) * 1e6
+    rows = float(np.mean(costs.rows or [0]))
+    low, median, high = np.percentile(decode, (10, 50, 90))
+    return (
+        f"{rows:5.0f} {f'{median:.0f} ({low:.0f}-{high:.0f})':>28} {decode.mean():5.0f} {100 + 0.5 * rows:5.0f} "
+        f"{len(costs.decode):6} {np.median(other):24.0f} {other.mean():5.0f} {len(costs.other):6}"
+    )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,15 @@ _PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a run."""
+
+    seconds: float
+    tokens_per_second: float
+    """Output tokens."""
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """A run's row in a table. Times are in seconds."""
 
@@ -27,6 +36,10 @@ class Figures:
     """Over the whole run."""
     steady_tokens_per_second: float
     """While between a quarter and three fifths of all output tokens were made."""
+    ramp: Part
+    """Until KV use first reached its mean in steady state."""
+    drain: Part
+    """From the last request's first token: nothing was left to admit, and batches thinned."""
     seconds: float
     bubble_free_seconds: float
     """What the busiest stage computed: the run's length, had it never waited."""
@@ -53,11 +66,16 @@ def figures_of(policy: str, record: SimulationRecord) -> Figures:
     used = np.array([sample.used for sample in record.kv]) / record.kv_blocks
     first, last = np.searchsorted(tokens, np.array(_STEADY) * tokens[-1])
     steady = (tokens[last] - tokens[first]) / max(times[last] - times[first], 1e-12)
+    kv_mean = float(used[first : last + 1].mean())
+    filled = int(np.argmax(used >= kv_mean))
+    admitted = int(np.searchsorted(times, max(each.first for each in record.requests)))
     utilisation = tuple(busy / record.seconds for busy in record.stage_busy)
     return Figures(
         policy=policy,
         output_tokens_per_second=record.output_tokens_per_second,
         steady_tokens_per_second=float(steady),
+        ramp=_part(float(times[filled]), float(tokens[filled])),
+        drain=_part(float(times[-1] - times[admitted]), float(tokens[-1] - tokens[admitted])),
         seconds=record.seconds,
         bubble_free_seconds=max(record.stage_busy),
         utilisation=utilisation,
@@ -65,7 +83,7 @@ def figures_of(policy: str, record: SimulationRecord) -> Figures:
         phase_switches=record.phase_switches,
         preemptions=record.preemptions,
         kv_peak=float(used.max()),
-        kv_mean=float(used[first : last + 1].mean()),
+        kv_mean=kv_mean,
         ttft=_percentiles([each.first - each.arrival for each in record.requests]),
         tpot=_percentiles(
             [
@@ -75,6 +93,10 @@ def figures_of(policy: str, record: SimulationRecord) -> Figures:
             ]
         ),
     )
+
+
+def _part(seconds: float, tokens: float) -> Part:
+    return Part(seconds, tokens / seconds if seconds else 0.0)
 
 
 def _percentiles(values: Sequence[float]) -> tuple[float, ...]:
