@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _TILE = 128
 """Tokens of a chunk that read the earlier KV once, unless that is what is priced."""
-_BUDGETS = (96, 128, 192, 256, 384, 512, 1024)
+_BUDGETS = (128, 192, 256, 512)
 """Of `hybrid`, tried at each price."""
 _COLOURS = {"temporal": "#1b9e77", "hybrid": "#7570b3", "adaptive": "#d95f02"}
 

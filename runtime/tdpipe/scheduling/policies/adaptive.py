@@ -119,11 +119,11 @@ class AdaptivePolicy:
             return AdaptiveState(best.budget, None, view.changes)
         phased = phased_rate(*room, self._most)
         # A change of mode costs bubbles of its own, so the other one has to be clearly better.
-        edge = _CLEARLY if state.phases is None else 1.0 / _CLEARLY
+        edge = 1.0 if not view.decoding else _CLEARLY if state.phases is None else 1.0 / _CLEARLY
         if phased <= best.rate * edge:
             return AdaptiveState(best.budget, None, view.changes)
-        phases = state.phases or TemporalState(Phase.DECODE if view.decoding else Phase.PREFILL)
-        return AdaptiveState(best.budget, phases, view.changes)
+        # Begins with prefill: a decode phase would leave a begun prompt where it is.
+        return AdaptiveState(best.budget, state.phases or TemporalState(), view.changes)
 
     def _admits(self, view: View) -> bool:
         """Whether waiting sequences may take KV now."""
