@@ -108,6 +108,40 @@ def test_prefill_and_decode_share_steps_where_that_is_cheap_and_not_where_it_is_
     assert shares[1] < 0.01
 
 
+def test_phases_begin_with_the_prompt_that_mixing_has_begun() -> None:
+    scheduler = scheduler_of(staircase(128), [(700, 60)] * 20)
+    view = scheduler._view
+    while not view.decoding or view.partial() is None:
+        step = scheduler.next_step(0.0)
+        assert isinstance(step, Step)
+        tokens = np.full(int(step.sample.sum()), 9, dtype=np.int32)
+        scheduler.on_result(step.id, tokens, (), 0.0)
+    begun = view.partial()
+    view.cost = staircase(128, MixingCost(0.5))
+    scheduler.add(Request("late", (3,), 1, LengthDistribution((1,))), 0.0)
+    step = scheduler.next_step(0.0)
+    assert isinstance(step, Step)
+    assert step.phase is Phase.PREFILL
+    assert begun is not None
+    assert begun.slot in step.slots
+
+
+def test_rounds_wait_for_their_longest_micro_batch() -> None:
+    points = np.array([1, 128, 129, 512], dtype=np.int32)
+    flat, steep = (
+        CostModel((StageCost(points, np.array([0.02, 0.02, above, above])),) * STAGES)
+        for above in (0.02, 0.06)
+    )
+    budget = np.array([512], dtype=np.int32)
+    kv_tokens = 60 * STAGES * MIX.resident
+    level, uneven = (
+        best_mixed(cost, STAGES, kv_tokens, 10_000, MIX, budget).rate for cost in (flat, steep)
+    )
+    share = 60 * MIX.prefill_per_output / (512 - 60)
+    computing = 0.02 + share * 0.04
+    assert uneven < 0.9 * level * 0.02 / computing  # the rest waits
+
+
 def test_the_longest_are_admitted_before_their_turn_when_the_end_is_near() -> None:
     requests = [(40, 20)] * 120 + [(40, 400)]
     steps = served(scheduler_of(staircase(128), requests, blocks=100))
