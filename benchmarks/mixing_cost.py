@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.machine import cpu_cores, describe_machine
-from benchmarks.paper_work import CELLS, LONGEST_PROMPT, Task, jobs_of, scenario_of
+from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
 from tdpipe.core.errors import TDPipeError
 from tdpipe.scheduling.cost_model import CostModel, MixingCost
 from tdpipe.simulation.contestant import Contestant, compete, make_contestant
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _TILE = 128
 """Tokens of a chunk that read the earlier KV once, unless that is what is priced."""
-_BUDGETS = (128, 192, 256, 512)
+_BUDGETS = (128, 256, 512)
 """Of `hybrid`, tried at each price."""
 _COLOURS = {"temporal": "#1b9e77", "hybrid": "#7570b3", "adaptive": "#d95f02"}
 
@@ -47,26 +47,23 @@ class Price:
     unit: str
     amounts: tuple[float, ...]
     """Ascending from what is free."""
-    longest_prompt: int | None = LONGEST_PROMPT
-    """Of the requests that are served under it; None is any length."""
 
 
 PRICES = {
     "replay": Price(
         "no graph replay in mixed steps",
         "ms more for each mixed step and stage",
-        (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0),
+        (0.0, 1.5, 3.0, 4.5, 6.0),
     ),
     "attention": Price(
         "slower mixed attention",
         "times as long to read KV in mixed steps",
-        (1.0, 1.1, 1.2, 1.3, 1.5, 2.0),
+        (1.0, 1.15, 1.3, 1.5, 2.0),
     ),
     "rereads": Price(
-        "KV re-reads of long prompts' chunks",
+        "KV re-reads of prefill chunks",
         f"reads of the earlier KV for each {_TILE} tokens of a chunk",
-        (1.0, 4.0, 16.0, 32.0, 64.0, 128.0),
-        longest_prompt=None,
+        (1.0, 8.0, 32.0, 64.0, 128.0),
     ),
 }
 
@@ -136,11 +133,8 @@ def simulate(trial: tuple[Task, str, float]) -> float:
 
 def points_of(pool: ProcessPoolExecutor, base: Task, kind: str) -> list[Point]:
     """Every amount of a price."""
-    contestants = _contestants()
     price = PRICES[kind]
-    tasks = [
-        replace(base, contestant=each, longest_prompt=price.longest_prompt) for each in contestants
-    ]
+    tasks = [replace(base, contestant=each) for each in _contestants()]
     trials = [(task, kind, amount) for amount in price.amounts for task in tasks]
     rates = list(pool.map(simulate, trials))
     points = []
@@ -184,9 +178,7 @@ def main() -> None:
     """Simulate, and print a section for `docs/benchmarks.md`."""
     args = parse_arguments()
     contestant = make_contestant("temporal")
-    base = Task(
-        args.cell, contestant, args.requests, 0, args.lengths, args.trace, args.profiles, None
-    )
+    base = Task(args.cell, contestant, args.requests, 0, args.lengths, args.trace, args.profiles)
     print(f"Machine: {describe_machine()}.\n")
     found: dict[str, list[Point]] = {}
     try:
