@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 FloatGrid = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
-_DENSE = 128
-_GROWTH = 1.06
+_DENSE = 64
+_GROWTH = 1.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,9 @@ class KVForecast:
         self.steps = _grid(horizon)
         self._block_size = block_size
         self._skew = skew
+        ahead = np.arange(horizon + 1, dtype=np.int32)
+        self._end = np.searchsorted(self.steps, ahead + skew, side="right")
+        """[horizon + 1] the grid's first point at which a sequence that ends so many steps ahead is over."""
 
     def nothing(self) -> Demand:
         """No demand."""
@@ -110,14 +113,21 @@ class KVForecast:
             left = np.where(outlived[:, None], np.maximum(more, 0)[:, None], left)
             possible = possible | outlived[:, None]
         share = possible / possible.sum(axis=1, keepdims=True)
-        ends = np.searchsorted(self.steps, left + self._skew, side="right")
+        ends = self._end.take(left, mode="clip")
         rows = np.arange(len(length))[:, None] * (points + 1)
         ending = np.bincount(
             (rows + ends).ravel(), weights=share.ravel(), minlength=len(length) * (points + 1)
         ).reshape(len(length), points + 1)
-        alive = np.clip(1.0 - np.cumsum(ending[:, :points], axis=1), 0.0, 1.0)
-        tokens = length[:, None] - 1 + self._skew + self.steps[None, :]
+        # In place from here on: a new array of this size costs more than what is computed into it.
+        ended: FloatGrid = np.asarray(ending[:, :points], dtype=np.float64)
+        np.cumsum(ended, axis=1, out=ended)
+        np.minimum(ended, 1.0, out=ended)
         most = length + bound - generated
-        blocks = -(-np.minimum(tokens, most[:, None]) // self._block_size)
-        mean = alive * blocks
-        return Demands(mean, mean * (1.0 - alive) * blocks)
+        blocks = length[:, None] + (self.steps + (self._skew - 1))
+        np.minimum(blocks, most[:, None], out=blocks)
+        blocks += self._block_size - 1
+        blocks //= self._block_size
+        mean: FloatGrid = (1.0 - ended) * blocks
+        ended *= mean
+        ended *= blocks
+        return Demands(mean, ended)

@@ -164,13 +164,14 @@ class Scheduler(Generic[StateT]):
         rows = [row for row, sequence in enumerate(found) if sequence is not None]
         sequences = [sequence for sequence in found if sequence is not None]
         values = tokens[rows].tolist()
+        emission = Emission([sequence.request.id for sequence in sequences], values, rows)
         for sequence, value in zip(sequences, values, strict=True):
             sequence.generated.append(value)
-        emission = Emission([sequence.request.id for sequence in sequences], values, rows)
-        for sequence in sequences:
-            reason = _reason(sequence)
-            if reason is not None:
-                emission.finished[sequence.request.id] = reason
+            request = sequence.request
+            stops = value in request.stop_token_ids
+            if stops or len(sequence.generated) >= request.max_tokens:
+                reason = FinishReason.STOP if stops else FinishReason.LENGTH
+                emission.finished[request.id] = reason
                 state.end(sequence)
         return emission
 
@@ -183,13 +184,3 @@ class Scheduler(Generic[StateT]):
         if flying[number] == 0:
             del flying[number]
         return self._state.waiting.find(number)
-
-
-def _reason(sequence: Sequence) -> FinishReason | None:
-    """Why the sequence ends with its last token, if it does."""
-    request = sequence.request
-    if sequence.generated[-1] in request.stop_token_ids:
-        return FinishReason.STOP
-    if len(sequence.generated) >= request.max_tokens:
-        return FinishReason.LENGTH
-    return None

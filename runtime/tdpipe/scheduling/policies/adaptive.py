@@ -127,6 +127,8 @@ class AdaptivePolicy:
 
     def _admits(self, view: View) -> bool:
         """Whether waiting sequences may take KV now."""
-        if not view.waiting_count or view.free_blocks < _RESERVE * view.decoding:
+        if not view.waiting_count or not view.free_slots:
+            return False
+        if view.free_blocks < _RESERVE * view.decoding:
             return False
         return self._targets.may_admit(view)

@@ -24,31 +24,34 @@ _QUIET = 0.25
 
 def admission_order(view: View) -> Iterator[Sequence]:
     """Waiting sequences: those that would outlast the rest first, then by arrival."""
-    running = view.decoding
-    longest = next(view.longest_waiting(), None)
-    if longest is None or not running:
-        return view.waiting()
-    reach = longest.expected_left * _SLACK
-    output = view.load.output
-    if reach < output / running:
-        return view.waiting()
-    rounds = (output + view.running_left) / running
-    if reach < rounds or view.now - view.last_arrival < _QUIET * rounds * _round_seconds(view):
-        return view.waiting()
-    return _critical_first(view, rounds / _SLACK)
-
-
-def _critical_first(view: View, least: float) -> Iterator[Sequence]:
-    """Those whose expected output is at least so long, the longest first; then the others by arrival."""
+    rounds = _rounds_to_go(view)
     early = set()
-    for sequence in view.longest_waiting():
-        if sequence.expected_left < least:
-            break
-        early.add(sequence.number)
-        yield sequence
+    if rounds is not None:
+        least = rounds / _SLACK
+        for sequence in view.longest_waiting():
+            if sequence.expected_left < least:
+                break
+            early.add(sequence.number)
+            yield sequence
     for sequence in view.waiting():
         if sequence.number not in early:
             yield sequence
+
+
+def _rounds_to_go(view: View) -> float | None:
+    """Until all work is done; None where none that waits would outlast it, or where requests keep coming."""
+    running = view.decoding
+    longest = next(view.longest_waiting(), None)
+    if longest is None or not running:
+        return None
+    reach = longest.expected_left * _SLACK
+    output = view.load.output
+    if reach < output / running:  # a bound that costs little
+        return None
+    rounds = (output + view.running_left) / running
+    if reach < rounds or view.now - view.last_arrival < _QUIET * rounds * _round_seconds(view):
+        return None
+    return rounds
 
 
 def _round_seconds(view: View) -> float:
