@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tdpipe.controller.profiling import Kind
-from tdpipe.scheduling.cost_model import CostModel, MixingCost, Observation, fit_cost
+from tdpipe.scheduling.cost_model import (
+    CHUNK_TILE,
+    CostModel,
+    MixingCost,
+    Observation,
+    fit_cost,
+    kv_reads,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tdpipe.controller.synthetic_steps import Executed
-    from tdpipe.scheduling.cost_model import StageCost
 
-_TILE, _LONGEST_TILE = 128, 4_096
-"""Tokens of a chunk that read the context once: where no chunk was measured, and where its reading took no time."""
+_TILES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1_024, 4_096)
+"""Tokens of a chunk that may read earlier KV once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,37 +54,47 @@ class ProfileFit:
 
 
 def fit_profile(steps: Mapping[Kind, Sequence[Executed]]) -> ProfileFit:
-    """Fit table and KV reading to pure steps, then chunks and mixed steps to what these leave.
+    """Fit table, KV reading and sampling to pure steps with the tile that suits chunks, then mixing to what is left.
 
     Raises:
         ValueError: no step without context was measured.
     """
-    pure = fit_cost(
-        [
-            Observation(
-                each.step.tokens, int(each.step.first.sum()), int(each.step.sample.sum()), each.busy
-            )
-            for kind in (Kind.TABLE, Kind.PROMPT, Kind.DECODE)
-            for each in steps[kind]
-        ]
-    )
-    tile = _chunk_tile(pure, steps[Kind.CHUNK])
+    tile = _chunk_tile(steps)
+    pure = _pure(steps, tile)
     mixing = _mixing(pure, steps[Kind.MIXED])
     cost = CostModel(pure.stages, mixing, tile)
     errors = {kind: _error(cost, seen) for kind, seen in steps.items() if seen}
     return ProfileFit(cost, mixing, tile, errors)
 
 
-def _chunk_tile(cost: CostModel, chunks: Sequence[Executed]) -> int:
-    """Tokens of a chunk that read the sequence's earlier KV once, by what chunks take beyond the table."""
-    tiles = []
-    for each in chunks:
-        context, count = float(each.step.first.sum()), int(each.step.counts[0])
-        for stage, seconds in zip(cost.stages, each.busy, strict=True):
-            beyond = seconds - _table(stage, each)
-            reads = beyond / (stage.per_context * context) if stage.per_context > 0.0 else 0.0
-            tiles.append(count / reads if reads > 0.0 else _LONGEST_TILE)
-    return int(np.clip(np.median(tiles), 1, _LONGEST_TILE)) if tiles else _TILE
+def _pure(steps: Mapping[Kind, Sequence[Executed]], tile: int) -> CostModel:
+    """The costs of steps that are of one kind, if a tile of so many tokens reads earlier KV once."""
+    seen = [
+        Observation(
+            each.step.tokens,
+            int(kv_reads(each.step.first, each.step.counts, tile)),
+            int(each.step.sample.sum()),
+            each.busy,
+        )
+        for kind in (Kind.TABLE, Kind.PROMPT, Kind.DECODE)
+        for each in steps[kind]
+    ]
+    return CostModel(fit_cost(seen).stages, None, tile)
+
+
+def _chunk_tile(steps: Mapping[Kind, Sequence[Executed]]) -> int:
+    """The tile with which chunks of prompts, short and long, cost what they took; the longest of equally good ones."""
+    chunks = steps[Kind.CHUNK]
+    if not chunks:
+        return CHUNK_TILE
+    took = np.array([each.busy for each in chunks])
+
+    def error(tile: int) -> float:
+        cost = _pure(steps, tile)
+        told = np.array([cost.stage_seconds(each.step) for each in chunks])
+        return float(np.abs(told / took - 1.0).mean())
+
+    return min(reversed(_TILES), key=error)
 
 
 def _mixing(cost: CostModel, mixed: Sequence[Executed]) -> MixingCost:
@@ -87,10 +103,13 @@ def _mixing(cost: CostModel, mixed: Sequence[Executed]) -> MixingCost:
         return MixingCost()
     reading, beyond = [], []
     for each in mixed:
-        context = float(each.step.first.sum())
+        step = each.step
+        tokens, sampled = np.array([float(step.tokens)]), float(step.sample.sum())
+        context = kv_reads(step.first, step.counts, cost.chunk_tile)
         for stage, seconds in zip(cost.stages, each.busy, strict=True):
             reading.append(stage.per_context * context)
-            beyond.append(seconds - _table(stage, each) - reading[-1])
+            fresh = float(stage.seconds(tokens, np.zeros(1), sampled)[0])
+            beyond.append(seconds - fresh - reading[-1])
     columns = np.stack([np.ones(len(beyond)), np.array(reading)], axis=1)
     (fixed, slower), *_ = np.linalg.lstsq(columns, np.array(beyond), rcond=None)
     if slower < 0.0:
@@ -99,12 +118,6 @@ def _mixing(cost: CostModel, mixed: Sequence[Executed]) -> MixingCost:
         total = float(np.dot(reading, reading))
         fixed, slower = 0.0, float(np.dot(reading, beyond)) / total if total else 0.0
     return MixingCost(max(float(fixed), 0.0), 1.0 + max(float(slower), 0.0))
-
-
-def _table(stage: StageCost, each: Executed) -> float:
-    """Seconds of such a step without context."""
-    tokens = np.array([each.step.tokens], dtype=np.float64)
-    return float(stage.seconds(tokens, np.zeros(1), float(each.step.sample.sum()))[0])
 
 
 def _error(cost: CostModel, seen: Sequence[Executed]) -> KindError:

@@ -1,8 +1,8 @@
 """What a step costs, in seconds of each stage.
 
 Stage time = a table over batch tokens (matrix products go in steps, not in a line) + KV tokens read + tokens sampled,
-which cost the last stage its head. A row reads what its sequence had before the step; what it attends to within itself
-is in the table's entry. Everything that compares times uses this, so that all of it is in one unit.
+which cost the last stage its head. A row reads what its sequence had before the step, and a long one its own earlier
+tokens, too. Everything that compares times uses this, so that all of it is in one unit.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tdpipe.core.step import BoolArray, FloatArray, IntArray, Step
 
 
+CHUNK_TILE = 128
+"""Tokens of a chunk that read earlier KV once, where that was not measured."""
 _DENSE = 4096
 """Batch tokens up to which times are looked up."""
 
@@ -27,7 +29,7 @@ class Observation:
     tokens: int
     """Batch tokens."""
     context: int
-    """KV tokens that the rows' sequences had before the step."""
+    """KV tokens that were read (see `kv_reads`)."""
     sampled: int
     """Tokens that were sampled."""
     seconds: tuple[float, ...]
@@ -50,7 +52,7 @@ class StageCost:
     """Seconds per token sampled."""
 
     def seconds(
-        self, tokens: FloatArray, context: FloatArray, sampled: FloatArray | float = 0.0
+        self, tokens: FloatArray, context: FloatArray, sampled: FloatArray | IntArray | float = 0.0
     ) -> FloatArray:
         """[n] seconds for [n] batches of `tokens` that read `context` KV tokens and sample `sampled` tokens."""
         inside = np.interp(tokens, self.table_tokens, self.table_seconds)
@@ -77,14 +79,14 @@ class CostModel:
     Args:
         stages: their costs, first to last.
         mixing: what is added where prefill and decode share a step.
-        chunk_tile: tokens of a prefill chunk that read the sequence's earlier KV once; a longer chunk reads it again.
+        chunk_tile: tokens of a prefill chunk that read the sequence's earlier KV once (see `kv_reads`).
     """
 
     def __init__(
         self,
         stages: tuple[StageCost, ...],
         mixing: MixingCost | None = None,
-        chunk_tile: int = 128,
+        chunk_tile: int = CHUNK_TILE,
     ) -> None:
         self.stages = stages
         self.mixing = mixing or MixingCost()
@@ -122,8 +124,7 @@ class CostModel:
 
     def stage_seconds(self, step: Step) -> tuple[float, ...]:
         """[stages] seconds of a step, from its rows."""
-        reads = step.first * -(-step.counts // self.chunk_tile)
-        context, extra = float(reads.sum()), 0.0
+        context, extra = kv_reads(step.first, step.counts, self.chunk_tile), 0.0
         decode = (step.counts == 1) & step.sample
         if decode.any() and not decode.all():
             context = self.mixing.decode_context * context
@@ -152,13 +153,27 @@ class CostModel:
             many = counts if sampled is None else sampled
             return np.stack([s.seconds(counts, np.zeros_like(counts), many) for s in self.stages])
         if sampled is None:
-            return self._dense_sampled[:, tokens]
-        return self._dense[:, tokens] + self._per_sampled * sampled
+            known: FloatArray = self._dense_sampled[:, tokens]
+            return known
+        table: FloatArray = self._dense[:, tokens] + self._per_sampled * sampled
+        return table
 
     def _table(self, stage: int, tokens: int) -> float:
         if tokens <= _DENSE:
             return float(self._dense[stage, tokens])
         return float(self.stages[stage].seconds(np.array([tokens]), np.zeros(1))[0])
+
+
+def kv_reads(first: IntArray, counts: IntArray, tile: int) -> float:
+    """KV tokens that a step's rows read: for each tile of a row, all that its sequence has before that tile.
+
+    Args:
+        first: [rows] position of each row's first token.
+        counts: [rows] tokens.
+        tile: tokens that an attention kernel takes at once.
+    """
+    tiles = -(-counts.astype(np.float64) // tile)
+    return float((tiles * first + tile * tiles * (tiles - 1.0) / 2.0).sum())
 
 
 def proportional_cost(stages: int, fixed: float = 1e-3, per_token: float = 1e-5) -> CostModel:
@@ -171,10 +186,10 @@ def proportional_cost(stages: int, fixed: float = 1e-3, per_token: float = 1e-5)
 def fit_cost(observations: list[Observation]) -> CostModel:
     """Fit each stage's table, seconds per KV token and seconds per sampled token to measured steps.
 
-    What a KV token costs is taken from steps that are equal but for their context, what a sampled token costs from
-    steps without context that are equal but for how many are sampled. Each is 0 where the steps do not clearly differ:
-    noise would be multiplied by a long context. Steps whose time depends most on it say most about it. The table takes
-    the median time of each token count with both taken off, made to ascend.
+    What a KV token costs is taken from steps that are equal but for the KV they read, what a sampled token costs the
+    last stage from steps that are equal but for that and for how many are sampled. Each is 0 where the steps do not
+    clearly differ: noise would be multiplied by a long context. Steps whose time depends most on it say most about it.
+    The table takes the median time of each token count with both taken off, made to ascend.
 
     Raises:
         ValueError: there is no observation.
@@ -182,29 +197,45 @@ def fit_cost(observations: list[Observation]) -> CostModel:
     if not observations:
         raise ValueError("no observation to fit from")
     stages = len(observations[0].seconds)
-    return CostModel(tuple(_fit_stage(observations, stage) for stage in range(stages)))
+    last = stages - 1
+    return CostModel(
+        tuple(_fit_stage(observations, each, samples=each == last) for each in range(stages))
+    )
 
 
-def _fit_stage(observations: list[Observation], stage: int) -> StageCost:
+def _fit_stage(observations: list[Observation], stage: int, *, samples: bool) -> StageCost:
     tokens = np.array([o.tokens for o in observations], dtype=np.float64)
     context = np.array([o.context for o in observations], dtype=np.float64)
     sampled = np.array([o.sampled for o in observations], dtype=np.float64)
     seconds = np.array([o.seconds[stage] for o in observations])
     per_context = _price(context, seconds, (tokens, sampled))
-    fresh = context == 0.0
-    per_sampled = _price(sampled[fresh], seconds[fresh], (tokens[fresh],))
-    base = seconds - per_context * context - per_sampled * sampled
-    points = np.unique(tokens)
+    base = seconds - per_context * context
+    per_sampled = _price(sampled, base, (tokens,)) if samples else 0.0
+    base = base - per_sampled * sampled
+    points, counts = np.unique(tokens, return_counts=True)
     usual = [max(1e-7, float(np.median(base[tokens == point]))) for point in points]
-    table = np.asarray(np.maximum.accumulate(usual), dtype=np.float64)
+    table = _ascending(usual, counts.tolist())
     return StageCost(points.astype(np.int32), table, per_context, per_sampled)
+
+
+def _ascending(values: list[float], weights: list[int]) -> FloatArray:
+    """The nearest values that ascend: where one is above the next, both become their mean, and so on."""
+    pools: list[tuple[float, int, int]] = []
+    for value, weight in zip(values, weights, strict=True):
+        mean, total, count = value, weight, 1
+        while pools and pools[-1][0] > mean:
+            before, heavy, several = pools.pop()
+            mean = (mean * total + before * heavy) / (total + heavy)
+            total, count = total + heavy, count + several
+        pools.append((mean, total, count))
+    return np.repeat([mean for mean, _, _ in pools], [count for _, _, count in pools])
 
 
 def _price(amount: FloatArray, seconds: FloatArray, alike: tuple[FloatArray, ...]) -> float:
     """Seconds that each unit of `amount` costs, from steps that agree in all of `alike`.
 
     Each pair of a step with much and one with little of it gives a slope; of those in which it weighs most beside the
-    time, the median bears steps that were held up. 0 where a tenth of these is not above it.
+    time, the median bears steps that were held up. 0 where a quarter of these is not above it.
     """
     slopes, weights = [np.zeros(0)], [np.zeros(0)]
     keys = np.stack(alike, axis=1)
@@ -219,5 +250,5 @@ def _price(amount: FloatArray, seconds: FloatArray, alike: tuple[FloatArray, ...
     if not len(weight):
         return 0.0
     telling = np.concatenate(slopes)[weight >= weight.max() / 2]
-    tenth, median = np.quantile(telling, (0.1, 0.5))
-    return float(median) if tenth > 0.0 else 0.0
+    quarter, median = np.quantile(telling, (0.25, 0.5))
+    return float(median) if quarter > 0.0 else 0.0

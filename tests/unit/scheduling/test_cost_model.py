@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tdpipe.scheduling.cost_model import CostModel, Observation, StageCost, fit_cost
+from tdpipe.scheduling.cost_model import CostModel, Observation, StageCost, fit_cost, kv_reads
 from tests.support.step_driver import row_step
 
 
@@ -85,6 +85,28 @@ def test_every_token_of_a_batch_is_sampled_unless_told_otherwise() -> None:
     assert cost.step_time(10, 0, 4) == pytest.approx(1.0 + 4e-3)
     step = row_step(0, [(0, 100, 1, True), (1, 0, 7, False), (2, 0, 2, True)])
     assert cost.stage_seconds(step) == (pytest.approx(1.0 + 2e-3),)
+
+
+@pytest.mark.parametrize(
+    ("row", "reads"),
+    [
+        ((0, 1), 0.0),
+        ((100, 1), 100.0),
+        ((100, 32), 100.0),
+        ((100, 33), 100.0 + 132.0),
+        ((0, 96), 32.0 + 64.0),
+    ],
+)
+def test_each_tile_of_a_row_reads_what_stands_before_it(row: tuple[int, int], reads: float) -> None:
+    first, counts = np.array([7, row[0]], dtype=np.int32), np.array([1, row[1]], dtype=np.int32)
+    assert kv_reads(first, counts, 32) == 7.0 + reads
+
+
+def test_a_few_tokens_that_cost_more_than_many_are_evened_out() -> None:
+    seen = [Observation(t, 0, t, (s,)) for t, s in ((1, 0.020), (2, 0.024), (3, 0.016), (4, 0.030))]
+    fitted = fit_cost(seen)
+    assert [fitted.step_time(t, 0) for t in (1, 2, 3)] == pytest.approx([0.020] * 3)
+    assert fitted.step_time(4, 0) == pytest.approx(0.030)
 
 
 def test_noise_never_makes_more_tokens_cheaper() -> None:
