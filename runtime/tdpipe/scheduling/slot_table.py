@@ -38,6 +38,8 @@ class SlotTable:
         self.pending = np.zeros(slots, dtype=np.int32)
         """Tokens being sampled by steps in flight."""
         self.last_step = np.full(slots, -1, dtype=np.int64)
+        self.turn = np.zeros(slots, dtype=np.int64)
+        """Ascends in the order in which slots were last rows of a step, within a step, too."""
         self.decoding = np.zeros(slots, dtype=np.bool_)
         """The whole prompt is scheduled."""
         self.held = np.zeros(slots, dtype=np.int32)

@@ -25,6 +25,7 @@ class StepIssuer:
     def __init__(self, state: SchedulerState, first_step: int = 0) -> None:
         self._state = state
         self._next_step = first_step
+        self._next_turn = 0
 
     def issue(self, plan: Plan) -> Step | None:
         """The step of the plan's rows that there are blocks for, or None if there is none such.
@@ -70,6 +71,8 @@ class StepIssuer:
         slots.length[sampled] += 1
         slots.pending[sampled] += 1
         slots.last_step[row_slots] = self._next_step
+        slots.turn[row_slots] = np.arange(self._next_turn, self._next_turn + len(row_slots))
+        self._next_turn += len(row_slots)
         step = Step(
             self._next_step,
             plan.phase,

@@ -89,7 +89,7 @@ class StateView:
         mask &= slots.decoding
         mask &= slots.length < slots.limit
         found = np.flatnonzero(mask)
-        return found[np.argsort(slots.last_step[found], kind="stable")].astype(np.int32)
+        return found[np.argsort(slots.turn[found])].astype(np.int32)
 
     def by_arrival(self, slots: IntArray) -> IntArray:
         return slots[np.argsort(self._state.slots.number[slots])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -167,3 +168,15 @@ def test_a_prefill_planned_beside_a_preemption_does_not_run_in_its_step() -> Non
             ended |= book(scheduler, done, *[7] * int(done.sample.sum())).finished.keys()
     assert scheduler.state.preemptions > 0
     assert len(ended) == len(sizes)
+
+
+def test_sequences_take_turns_where_not_all_fit_in_a_micro_batch() -> None:
+    scheduler = make_scheduler(blocks=24, stages=2)
+    for name in "abc":
+        scheduler.add(request(name), 0.0)
+    turns: Counter[int] = Counter()
+    while scheduler.state.sequences:
+        step = issue(scheduler)
+        turns.update(step.slots.tolist())
+        book(scheduler, step, *(5 for _ in range(int(step.sample.sum()))))
+        assert len(step.slots) == 3 or max(turns.values()) - min(turns.values()) <= 1
