@@ -45,14 +45,15 @@ def interpreter_of(engine: Engine, given: dict[Engine, Path], own: Path) -> Path
     """Which interpreter runs `engine`: the one given for a peer, else `own`.
 
     Raises:
-        SettingsError: none is given for a peer.
+        SettingsError: none is given for a peer, or there is no such file.
     """
     if engine not in PEERS:
         return own
-    if engine not in given:
-        peer = PEERS[engine]
-        raise SettingsError(peer.option, "not given", f"install with: {peer.install}")
-    return given[engine]
+    if engine in given and given[engine].is_file():
+        return given[engine]
+    peer = PEERS[engine]
+    problem = f"no file {given[engine]}" if engine in given else "not given"
+    raise SettingsError(peer.option, problem, f"install with: {peer.install}")
 
 
 def peer_environment(job: Job, interpreter: Path) -> dict[str, str]:
@@ -65,11 +66,11 @@ def peer_environment(job: Job, interpreter: Path) -> dict[str, str]:
         return {}
     cores = sorted(os.sched_getaffinity(0))[: job.threads]
     return {
-        # Without it torch computes with libgomp, which vLLM's binding does not reach.
+        # vLLM's advice for x86; it has to be there before torch is.
         "LD_PRELOAD": str(interpreter.parent.parent / "lib" / "libiomp5.so"),
         "VLLM_CPU_OMP_THREADS_BIND": _bind(cores, job.system.stages),
         "VLLM_CPU_KVCACHE_SPACE": "4",  # GiB, of which only the blocks asked for are made
-        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }

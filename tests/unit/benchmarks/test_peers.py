@@ -25,14 +25,21 @@ def test_what_is_installed_here_runs_in_the_own_interpreter() -> None:
     assert interpreter_of("generate_batch", {}, OWN) == OWN
 
 
-def test_a_peer_runs_in_the_interpreter_given() -> None:
-    assert interpreter_of("vllm", {"vllm": OTHER}, OWN) == OTHER
+def test_a_peer_runs_in_the_interpreter_given(tmp_path: Path) -> None:
+    given = tmp_path / "python"
+    given.touch()
+    assert interpreter_of("vllm", {"vllm": given}, OWN) == given
 
 
 @pytest.mark.parametrize("engine", PEERS)
 def test_a_peer_without_interpreter_is_refused_with_how_to_install_it(engine: str) -> None:
     with pytest.raises(SettingsError, match=r"--\S+-python: not given; install with: .*venv"):
         interpreter_of(engine, {}, OWN)  # type: ignore[arg-type]
+
+
+def test_an_interpreter_that_is_not_there_is_refused() -> None:
+    with pytest.raises(SettingsError, match="no file /other/bin/python"):
+        interpreter_of("vllm", {"vllm": OTHER}, OWN)
 
 
 @pytest.mark.parametrize(("system", "bind"), [("vllm-1", "3,5"), ("vllm-2", "3|5")])
