@@ -66,6 +66,7 @@ def steady_bound(
         decode + prefill,
         np.asarray(decode * context, dtype=np.float64),
         mixed=(decode > 0) & (prefill > 0),
+        sampled=decode,
     )
     # Least time for one output token: share by share, with its prefill, and no more residents than there is KV for.
     solution = linprog(

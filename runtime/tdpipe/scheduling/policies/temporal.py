@@ -157,7 +157,7 @@ class TemporalPolicy:
         # A round gives every running sequence a token and takes a step time per stage.
         now, per_token = _round(view, running, view.context)
         _, per_token_then = _round(view, running + fit, view.context + prompts)
-        chunk = view.cost.step_time(min(self._budget, prompts), 0.0)
+        chunk = view.cost.step_time(min(self._budget, prompts), 0.0, sampled=0)
         bubble = 2.0 * (stages - 1) * abs(chunk - now)
         tokens = sum(sequence.expected_left for sequence in fitting)
         loss = (per_token - per_token_then) * tokens
