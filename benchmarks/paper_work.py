@@ -13,16 +13,19 @@ import statistics
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from benchmarks.ablated import adaptive
 from benchmarks.machine import cpu_cores, describe_machine
 from tdpipe.core.errors import TDPipeError
+from tdpipe.scheduling.policies.temporal import by_arrival
 from tdpipe.simulation.bound import steady_bound
 from tdpipe.simulation.contestant import Contestant, compete, make_contestant
-from tdpipe.simulation.figures import Figures, figures_of
+from tdpipe.simulation.figures import Figures, Part, figures_of
 from tdpipe.simulation.hardware import parse_hardware
 from tdpipe.simulation.model_shape import find_shape
 from tdpipe.simulation.scenario import Scenario, make_scenario
@@ -50,6 +53,8 @@ _SHIPPED = {
 }
 """What engines come with."""
 _OURS = ("adaptive", "temporal", "reference")
+_BY_ARRIVAL = "adaptive, by arrival"
+"""Without the order that keeps the end of finite work short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +194,7 @@ def tune(pool: ProcessPoolExecutor, base: Task) -> dict[str, Contestant]:
 def contestants(tuned: dict[str, Contestant]) -> list[Contestant]:
     """Ours, the baselines as engines ship them, and those that are tuned."""
     untuned = [make_contestant(name) for name in _OURS]
+    untuned.append(replace(untuned[0], name=_BY_ARRIVAL, build=partial(adaptive, order=by_arrival)))
     for name, budgets in _SHIPPED.items():
         untuned += [make_contestant(name).with_budget(budget) for budget in budgets]
     names = {each.name for each in untuned}
@@ -214,9 +220,9 @@ def _section(
         f"- Bound in steady state: {bounds[0]:.0f} tokens/s with mixing, {bounds[1]:.0f} without.\n",
         (
             "| policy | output tokens/s, median (min-max) | adaptive is faster by | steady tokens/s, of the bound "
-            "| bubble % of the stages | switches | preempted | KV, steady |"
+            "| ramp: s, tokens/s | drain: s, tokens/s | bubble % of the stages | switches | preempted | KV, steady |"
         ),
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, figures in results.items():
         rates = [each.output_tokens_per_second for each in figures]
@@ -228,10 +234,14 @@ def _section(
         mark = " (tuned)" if name in best else ""
         lines.append(
             f"| {name}{mark} | {rate:.0f} ({min(rates):.0f}-{max(rates):.0f}) | {ours / rate:.2f}x "
-            f"| {steady:.0f}{share} | {bubbles} | {middle.phase_switches} | {middle.preemptions} "
-            f"| {middle.kv_mean:.0%} |"
+            f"| {steady:.0f}{share} | {_part(middle.ramp)} | {_part(middle.drain)} | {bubbles} "
+            f"| {middle.phase_switches} | {middle.preemptions} | {middle.kv_mean:.0%} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _part(part: Part) -> str:
+    return f"{part.seconds:.0f}, {part.tokens_per_second:.0f}"
 
 
 if __name__ == "__main__":
