@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _VLLM_BLOCK_SIZE = 32
 """Its CPU attention takes multiples of 32 only."""
 _MOST_ROWS = 256
-"""Its default; a step has a token of each row, so a smaller budget bounds the rows."""
+"""Its default for a stage. A step has to have room for a token of each row."""
 
 
 def run_vllm(job: Job) -> Run:
@@ -35,7 +35,7 @@ def run_vllm(job: Job) -> Run:
         # One block more, since the first is never used.
         num_gpu_blocks_override=job.kv_blocks * BLOCK_SIZE // _VLLM_BLOCK_SIZE + 1,
         max_num_batched_tokens=budget,
-        max_num_seqs=min(_MOST_ROWS, budget or _MOST_ROWS),
+        max_num_seqs=None if budget is None else min(_MOST_ROWS, budget),
         pipeline_parallel_size=job.system.stages,
         distributed_executor_backend="mp" if job.system.stages > 1 else None,
     )
