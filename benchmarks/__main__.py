@@ -14,6 +14,7 @@ NAMES = (
     "length_prediction",
     "real_work",
     "paced_engine",
+    "engine_and_simulator",
     "paper_work",
     "mixing_cost",
     "arrivals",

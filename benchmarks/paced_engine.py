@@ -10,10 +10,8 @@ with the simulator's own latencies. Medians over the runs.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import statistics
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +21,7 @@ import msgspec
 from benchmarks.machine import describe_machine
 from benchmarks.paper_work import LONGEST_PROMPT
 from benchmarks.systems.foreign_load import ForeignLoad
+from benchmarks.systems.process import call_in_process
 from tdpipe.controller.paced_run import PacedComparison, PacedPlan, compare_paced
 from tdpipe.core.errors import TDPipeError
 from tdpipe.simulation.contestant import NAMES, make_contestant
@@ -128,7 +127,8 @@ def main() -> None:
                     args.trace,
                     args.profiles,
                 )
-                results.append((cell, [_alone(cell, seed) for seed in range(args.runs)]))
+                runs = [call_in_process(measure, cell, seed) for seed in range(args.runs)]
+                results.append((cell, runs))
     except TDPipeError as error:
         sys.exit(str(error))
     print(_HEADER)
@@ -138,13 +138,6 @@ def main() -> None:
         args.json.write_bytes(
             msgspec.json.format(msgspec.json.encode([outcomes for _, outcomes in results]))
         )
-
-
-def _alone(cell: Cell, seed: int) -> Outcome:
-    # What an earlier run has left in a process, such as a large heap, would slow the next.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(measure, cell, seed).result()
 
 
 def _row(cell: Cell, outcomes: Sequence[Outcome]) -> str:

@@ -24,7 +24,7 @@ import msgspec
 from benchmarks.checkpoints import VOCABULARY, random_llama
 from benchmarks.machine import cpu_cores, describe_machine
 from benchmarks.report import markdown_table, summarise
-from benchmarks.request_mix import SYNTHETIC, make_requests, synthetic_lengths, trace_lengths
+from benchmarks.request_mix import SYNTHETIC, make_requests, mix_lengths, scarce_kv_tokens
 from benchmarks.systems.catalogue import SYSTEMS
 from benchmarks.systems.job import BLOCK_SIZE, Job
 from benchmarks.systems.peers import PEERS, interpreter_of
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from benchmarks.systems.job import Run, System
 
 _DEFAULT_SYSTEMS = ("temporal-2", "hybrid-2", "temporal-1", "generate-batch")
-_KV_SHARE = 0.4
-"""Of what all requests at once would need: so little that scheduling matters."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -97,18 +95,13 @@ def main() -> None:
 
 
 def _job(args: argparse.Namespace, checkpoint: Path) -> Job:
-    lengths = (
-        trace_lengths(args.trace, args.requests, args.seed)
-        if args.trace
-        else synthetic_lengths(args.requests, args.seed)
-    )
+    lengths = mix_lengths(args.trace, args.requests, args.seed)
     requests = make_requests(lengths, VOCABULARY, args.seed)
-    demand = sum(prompt + output for prompt, output in lengths)
     return Job(
         SYSTEMS[args.systems[0]],
         str(checkpoint),
         requests,
-        (args.kv_tokens or int(_KV_SHARE * demand)) // BLOCK_SIZE,
+        (args.kv_tokens or scarce_kv_tokens(lengths)) // BLOCK_SIZE,
         args.token_budget,
         args.threads,
         args.dtype,

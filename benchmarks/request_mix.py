@@ -21,6 +21,8 @@ SHRINK = 4
 LONGEST_PROMPT = 1_024
 """Prompt tokens of a trace's row at most, before shrinking: TD-Pipe's own filter."""
 SYNTHETIC = "synthetic lognormal"
+_KV_SHARE = 0.4
+"""Of what all requests at once would need: so little that scheduling matters."""
 _COLUMNS = ("num_prefill_tokens", "num_decode_tokens")
 _MEAN_AND_MEDIAN = ((378.0, 297.0), (415.0, 399.0))
 """Of ShareGPT's prompts and outputs in Llama-2 tokens behind that filter. As a lognormal the outputs
@@ -33,6 +35,20 @@ class MixRequest:
 
     prompt: tuple[int, ...]
     output_tokens: int
+
+
+def mix_lengths(trace: Path | None, count: int, seed: int) -> list[tuple[int, int]]:
+    """Prompt and output tokens of `count` requests, from `trace` or, without one, from the synthetic mix.
+
+    Raises:
+        SettingsError: the trace cannot be read or is too short.
+    """
+    return trace_lengths(trace, count, seed) if trace else synthetic_lengths(count, seed)
+
+
+def scarce_kv_tokens(lengths: list[tuple[int, int]]) -> int:
+    """Tokens of a KV cache that holds only a part of these requests at once."""
+    return int(_KV_SHARE * sum(prompt + output for prompt, output in lengths))
 
 
 def trace_lengths(file: Path, count: int, seed: int) -> list[tuple[int, int]]:

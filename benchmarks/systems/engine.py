@@ -5,19 +5,48 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.systems.foreign_load import ForeignLoad
-from benchmarks.systems.job import BLOCK_SIZE, WARM_UP, Run, StageTime
+from benchmarks.systems.job import BLOCK_SIZE, WARM_UP, Run, StageTime, StepTime
+from benchmarks.systems.step_watch import StepWatch
 from tdpipe.controller.start import start_engine
+from tdpipe.core.profile import read_profile_file
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.core.settings import load_settings
+from tdpipe.scheduling.profiled_cost import profiled_cost
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchmarks.request_mix import MixRequest
     from benchmarks.systems.job import Job
     from tdpipe.controller.engine import Engine
     from tdpipe.controller.snapshot import EngineSnapshot
+    from tdpipe.controller.synthetic_steps import Executed
+    from tdpipe.core.settings import Settings
+
+
+def engine_settings(job: Job) -> Settings:
+    """What the engine is started with.
+
+    Raises:
+        SettingsError: the job asks for what there is not.
+    """
+    stages = job.system.stages
+    return load_settings(
+        flags={
+            "model": {"path": job.checkpoint, "device": "cpu", "dtype": job.dtype},
+            "pipeline": {"stages": stages, "threads_per_stage": max(1, job.threads // stages)},
+            "cache": {"block_size": BLOCK_SIZE, "blocks": job.kv_blocks},
+            "scheduler": {
+                "policy": job.system.policy,
+                "token_budget": job.system.token_budget or job.token_budget,
+                "profile": job.profile,
+            },
+        }
+    )
 
 
 def run_engine(job: Job) -> Run:
@@ -26,31 +55,22 @@ def run_engine(job: Job) -> Run:
     Raises:
         TDPipeError: it does not start, or fails.
     """
-    stages = job.system.stages
-    settings = load_settings(
-        flags={
-            "model": {"path": job.checkpoint, "device": "cpu", "dtype": job.dtype},
-            "pipeline": {"stages": stages, "threads_per_stage": max(1, job.threads // stages)},
-            "cache": {"block_size": BLOCK_SIZE, "blocks": job.kv_blocks},
-            "scheduler": {
-                "policy": job.system.policy,
-                "token_budget": job.system.token_budget or job.token_budget,
-            },
-        }
+    watch = StepWatch()
+    engine = start_engine(
+        engine_settings(job), lambda line: print(f"  {line}", file=sys.stderr), watch.around
     )
-    engine = start_engine(settings, lambda line: print(f"  {line}", file=sys.stderr))
     try:
-        return asyncio.run(_measure(engine, job.requests))
+        return asyncio.run(_measure(engine, watch, job))
     finally:
         engine.close()
 
 
-async def _measure(engine: Engine, requests: tuple[MixRequest, ...]) -> Run:
+async def _measure(engine: Engine, watch: StepWatch, job: Job) -> Run:
     await _serve(engine, WARM_UP, "warm-up")
-    before = engine.snapshot()
+    before, warmed_up = engine.snapshot(), len(watch.executed)
     load = ForeignLoad()
     started = time.perf_counter()
-    outputs = await _serve(engine, requests, "request")
+    outputs = await _serve(engine, job.requests, "request")
     seconds = time.perf_counter() - started
     after = engine.snapshot()
     return Run(
@@ -60,6 +80,7 @@ async def _measure(engine: Engine, requests: tuple[MixRequest, ...]) -> Run:
         _stage_times(before, after, seconds),
         after.preemptions - before.preemptions,
         after.phase_switches - before.phase_switches,
+        _step_times(watch.executed[warmed_up:], job.profile),
     )
 
 
@@ -84,3 +105,13 @@ def _stage_times(
         bubble = after.stage_bubble[stage] - before.stage_bubble[stage]
         times.append(StageTime(busy, bubble, seconds - busy - bubble))
     return tuple(times)
+
+
+def _step_times(executed: Sequence[Executed], profile: str | None) -> tuple[StepTime, ...]:
+    if profile is None:
+        return ()
+    cost = profiled_cost(read_profile_file(Path(profile), "--profile"))
+    return tuple(
+        StepTime(each.step.phase, each.step.tokens, each.busy, cost.stage_seconds(each.step))
+        for each in executed
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.request_mix import MixRequest
+from tdpipe.core.step import Phase  # noqa: TC001 - msgspec reads annotations at run time
 
 BLOCK_SIZE = 16
 """Tokens in a KV block, for every system that can have it."""
@@ -43,6 +44,21 @@ class Job:
     threads: int
     """CPU threads of all stages together."""
     dtype: Literal["float32", "bfloat16"]
+    profile: str | None = None
+    """File of `tdpipe profile` that the engine takes its costs from; None measures them at the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """A step that the engine issued, and how well the profile knew it."""
+
+    phase: Phase
+    tokens: int
+    """Batch tokens."""
+    seconds: tuple[float, ...]
+    """[stages] that it took."""
+    predicted: tuple[float, ...]
+    """[stages] that the profile says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,5 +86,7 @@ class Run:
     """Empty where the system does not tell."""
     preemptions: int | None = None
     phase_switches: int | None = None
+    steps: tuple[StepTime, ...] = ()
+    """Empty where the job names no profile."""
     software: str = ""
     """Versions of what ran, where that is not installed beside the benchmark."""

@@ -1,13 +1,15 @@
-"""Starting a process for one run, so that no run inherits another's threads, memory or Ray."""
+"""A process for one run, so that no run inherits another's threads, memory or Ray."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import msgspec
 
@@ -17,13 +19,25 @@ from benchmarks.systems.peers import peer_environment
 from tdpipe.core.errors import PipelineError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from benchmarks.systems.job import Job
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 """What tdpipe gives its stages; whoever is compared with them gets it, too."""
 _SOURCES = (Path(__file__).parents[2], Path(tdpipe.__file__).parents[1])
 """Where a peer's interpreter finds this code: nothing of it is installed there."""
 _TIMEOUT = 1_800.0
+
+
+def call_in_process(function: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
+    """Call a module's function in a process of its own; arguments, result and errors are pickled."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments, **named).result()
 
 
 def run_in_process(job: Job, interpreter: Path) -> Run:

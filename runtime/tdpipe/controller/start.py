@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tdpipe.core.settings import PredictorSettings, Settings
+    from tdpipe.pipeline.base import Pipeline
     from tdpipe.prediction.base import LengthPredictor
 
 _WARM_UP_SECONDS = 3.0
@@ -29,12 +30,21 @@ _BRIEF_WARM_UP_SECONDS = 0.5
 """Where a profile tells the costs, and only kernels have to be touched."""
 
 
-def start_engine(settings: Settings, progress: Callable[[str], None]) -> Engine:
+def _unwatched(pipeline: Pipeline) -> Pipeline:
+    return pipeline
+
+
+def start_engine(
+    settings: Settings,
+    progress: Callable[[str], None],
+    watch: Callable[[Pipeline], Pipeline] = _unwatched,
+) -> Engine:
     """Load the model at `model.path` into a pipeline, warm it up and start the engine.
 
     Args:
         settings: all of them, with `model.path` set.
         progress: told what is going on, line by line.
+        watch: puts something around the pipeline that sees the engine's steps and their results.
 
     Raises:
         SettingsError: a setting does not fit the model or the machine.
@@ -63,7 +73,7 @@ def start_engine(settings: Settings, progress: Callable[[str], None]) -> Engine:
         policy = make_policy(settings.scheduler)
         cost = fit_cost(warm_up.observations) if profile is None else profiled_cost(profile)
         scheduler = Scheduler(policy, shape, cost, first_step=warm_up.next_step)
-        return Engine(pipeline, scheduler, predictor, description.vocab_size)
+        return Engine(watch(pipeline), scheduler, predictor, description.vocab_size)
     except BaseException:  # also a Ctrl-C must leave no process behind
         pipeline.close()
         raise
