@@ -159,7 +159,7 @@ def simulate(job: Job) -> Figures:
 def _job(args: argparse.Namespace, checkpoint: Path) -> Job:
     lengths = mix_lengths(args.trace, args.requests, args.seed)
     return Job(
-        System(_POLICIES[0], "tdpipe", args.stages, _POLICIES[0]),
+        System("adaptive", "tdpipe", args.stages, "adaptive"),
         str(checkpoint),
         make_requests(lengths, VOCABULARY, args.seed),
         (args.kv_tokens or scarce_kv_tokens(lengths)) // BLOCK_SIZE,
