@@ -19,7 +19,7 @@ from tdpipe.scheduling.policies.composition import (
     phased_rate,
 )
 from tdpipe.scheduling.policies.latency_targets import LatencyTargets
-from tdpipe.scheduling.policies.tail import admission_order
+from tdpipe.scheduling.policies.tail import admission_order, requests_keep_coming
 from tdpipe.scheduling.policies.temporal import TemporalPolicy, TemporalState
 from tdpipe.scheduling.policy import Plan, prefill_rows, steps_ahead
 
@@ -96,10 +96,11 @@ class AdaptivePolicy:
             plan, phases = self._phased.plan(view, state.phases)
             return plan, replace(state, phases=phases)
         admits = self._admits(view)
-        decode = self._decode_batch(view, on_edge=not admits and view.partial() is None)
+        prefills = admits or view.partial() is not None
+        decode = self._decode_batch(view, on_edge=not prefills)
         budget = state.budget
-        if self._targets.overdue(view):
-            budget = int(self._targets.allowed(view, self._budgets)[-1])
+        if prefills:
+            budget, decode = self._targets.fill(view, budget, self._budgets, decode)
         waiting = self._order(view) if admits else iter(())
         rows = tuple(prefill_rows(view, waiting, budget - len(decode)))
         if not rows and not len(decode):
@@ -108,13 +109,15 @@ class AdaptivePolicy:
         return Plan(phase, decode, rows), state
 
     def _choose(self, view: View, state: AdaptiveState) -> AdaptiveState:
-        mix = Mix.of(view.load, view.running_left)
+        # What runs makes output without prefill only where nothing comes after it.
+        mix = Mix.of(view.load, 0.0 if requests_keep_coming(view) else view.running_left)
         if mix is None:
             return replace(state, chosen_at=view.changes)
         kv_tokens = _FULL * view.capacity * view.block_size
         resident = view.decoding + view.free_slots
         room = (view.cost, view.stages, kv_tokens, resident, mix)
-        best = best_mixed(*room, self._targets.allowed(view, self._budgets))
+        allowed = self._targets.allowed(view, self._budgets, view.context / view.stages)
+        best = best_mixed(*room, allowed)
         if self._targets != LatencyTargets():
             return AdaptiveState(best.budget, None, view.changes)
         phased = phased_rate(*room, self._most)

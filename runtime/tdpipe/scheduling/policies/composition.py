@@ -36,7 +36,7 @@ class Mix:
     output: float
     """Output tokens of a sequence."""
     chunk_start: float = 0.0
-    """KV tokens that a chunk's prompt already has, on average, where chunks cut the prompts anywhere."""
+    """KV tokens that a prompt's token finds of its own prompt, on average."""
 
     @classmethod
     def of(cls, load: Load, running_left: float) -> Mix | None:
@@ -54,9 +54,8 @@ class Mix:
         return cls(load.tokens / (load.output + running_left), resident, output, start)
 
     def chunk_reads(self, prefill: FloatArray, chunk_tile: int) -> FloatArray:
-        """[n] KV tokens that the one cut prompt in a micro-batch of [n] `prefill` tokens reads of its own."""
-        cut = np.minimum(prefill, self.chunk_start)
-        return self.chunk_start * np.ceil(cut / chunk_tile)
+        """[n] KV tokens of their own prompts that [n] micro-batches of `prefill` tokens read."""
+        return self.chunk_start * np.ceil(prefill / chunk_tile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ def best_mixed(
     context = decode * mix.resident
     reads = mix.chunk_reads(budgets - decode, cost.chunk_tile)
     mixed = np.ones(len(budgets), dtype=np.bool_)
-    with_prefill = cost.step_seconds(budgets, context + reads, mixed)
+    with_prefill = cost.step_seconds(budgets, context + reads, mixed, decode)
     without = cost.step_seconds(np.ceil(decode).astype(np.int32), context)
     # Every micro-batch of a round waits for the longest, which has prefill unless none of them has.
     waits = 1.0 - (1.0 - share) ** stages - share
@@ -126,7 +125,7 @@ def phased_rate(
     decode = max(1.0, min(kv_tokens / mix.resident, rows) / stages)
     step = cost.step_time(math.ceil(decode), decode * mix.resident)
     reads = mix.chunk_reads(np.array([float(budget)]), cost.chunk_tile)
-    chunk = cost.step_time(budget, float(reads[0]))
+    chunk = cost.step_time(budget, float(reads[0]), sampled=0)
     bubbles = 2.0 * (stages - 1) * abs(chunk - step)
     fixed = cost.step_time(1, 0.0)
     switching = math.sqrt(2.0 * bubbles * fixed / (decode * decode * stages * mix.output))

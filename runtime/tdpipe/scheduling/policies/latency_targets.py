@@ -1,8 +1,10 @@
 """Bounds on how long a user waits, which throughput has to respect where they are set.
 
 A token's time is a round: one step per stage. So the target for it bounds a micro-batch's time, by its budget and by
-how many sequences run. The target for the first token lets prefill have all that this leaves once the first in the
-queue has waited for half of it.
+how many sequences run. The target for the first token lets prefill have all that this leaves once it is at risk: when
+the first in the queue has waited for half of it, or the queue will take as long. Decode then pauses, unless it has a
+target, too. But not when KV is scarce: what is prefilled faster than it can be decoded fills the cache, and then
+everybody waits.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from tdpipe.scheduling.policy import View
 
 _PATIENCE = 0.5
-"""Part of the target for the first token after which a waiting request takes precedence."""
+"""Part of the target for the first token that waiting may take before prefill takes precedence."""
+_ROOM = 0.2
+"""Part of the KV cache that has to be free for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +33,44 @@ class LatencyTargets:
     tpot: float | None = None
     """Between two tokens of a request."""
 
-    def allowed(self, view: View, budgets: IntArray) -> IntArray:
-        """Budgets of micro-batches, beside the decode rows at hand, that keep a round short enough; one at least."""
+    def allowed(self, view: View, budgets: IntArray, context: float) -> IntArray:
+        """Budgets of micro-batches that keep a round short enough; one at least.
+
+        Args:
+            view: of the scheduler.
+            budgets: ascending.
+            context: KV tokens that a micro-batch reads.
+        """
         if self.tpot is None:
             return budgets
-        context = np.full(len(budgets), view.context / view.stages)
+        contexts = np.full(len(budgets), context)
         mixed = np.ones(len(budgets), dtype=np.bool_)
-        rounds = view.stages * view.cost.step_seconds(budgets, context, mixed)
+        rows = np.full(len(budgets), view.decoding / view.stages)
+        rounds = view.stages * view.cost.step_seconds(budgets, contexts, mixed, rows)
         kept = budgets[rounds <= self.tpot]
         return kept if len(kept) else budgets[:1]
+
+    def fill(
+        self, view: View, chosen: int, budgets: IntArray, decode: IntArray
+    ) -> tuple[int, IntArray]:
+        """Batch tokens of the next micro-batch and slots of its decode rows.
+
+        Args:
+            view: of the scheduler, in which something may be prefilled.
+            chosen: the budget that is best for throughput.
+            budgets: what may be chosen, ascending.
+            decode: slots that are to decode next.
+        """
+        hurries = self._hurries(view, chosen)
+        wanted = int(budgets[-1]) if hurries else chosen
+        if self.tpot is None:
+            return wanted, decode[:0] if hurries else decode
+        context = float(view.context_of(decode).sum())
+        begun = view.partial()
+        if begun is not None:
+            tiles = -(-(wanted - len(decode)) // view.cost.chunk_tile)
+            context += max(0, tiles) * (begun.length - view.unscheduled(begun))
+        return min(wanted, int(self.allowed(view, budgets, context)[-1])), decode
 
     def may_admit(self, view: View) -> bool:
         """Whether one more running sequence keeps a round of decode steps short enough."""
@@ -46,9 +79,16 @@ class LatencyTargets:
         rows = -(-(view.decoding + 1) // view.stages)
         return view.stages * view.cost.step_time(rows, view.context / view.stages) <= self.tpot
 
-    def overdue(self, view: View) -> bool:
-        """Whether the first in the queue has waited too long."""
-        if self.ttft is None:
+    def _hurries(self, view: View, chosen: int) -> bool:
+        """Whether first tokens would come too late, and there is KV for more prefill."""
+        if self.ttft is None or view.free_blocks < _ROOM * view.capacity:
             return False
         head = next(view.waiting(), None)
-        return head is not None and view.now - head.arrival > _PATIENCE * self.ttft
+        if head is None:
+            return False
+        patience = _PATIENCE * self.ttft
+        if view.now - head.arrival > patience:
+            return True
+        prefill = max(1.0, chosen - view.decoding / view.stages)
+        step = view.cost.step_time(chosen, view.context / view.stages)
+        return view.load.tokens / prefill * step > patience

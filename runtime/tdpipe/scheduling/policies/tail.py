@@ -49,9 +49,15 @@ def _rounds_to_go(view: View) -> float | None:
     if reach < output / running:  # a bound that costs little
         return None
     rounds = (output + view.running_left) / running
-    if reach < rounds or view.now - view.last_arrival < _QUIET * rounds * _round_seconds(view):
-        return None
-    return rounds
+    return None if reach < rounds or requests_keep_coming(view) else rounds
+
+
+def requests_keep_coming(view: View) -> bool:
+    """Whether the latest request is so recent that others are to be expected before all work is done."""
+    if not view.decoding:
+        return True
+    rounds = (view.load.output + view.running_left) / view.decoding
+    return view.now - view.last_arrival < _QUIET * rounds * _round_seconds(view)
 
 
 def _round_seconds(view: View) -> float:

@@ -16,6 +16,7 @@ from tdpipe.scheduling.cost_model import CostModel, MixingCost, StageCost
 from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
 from tdpipe.scheduling.policies.composition import Mix, best_mixed, candidate_budgets, phased_rate
 from tdpipe.scheduling.policies.latency_targets import LatencyTargets
+from tdpipe.scheduling.policies.tail import requests_keep_coming
 from tdpipe.scheduling.scheduler import Scheduler
 from tdpipe.scheduling.waiting_queue import Load
 
@@ -154,6 +155,20 @@ def test_the_order_is_that_of_arrival_while_requests_keep_coming() -> None:
     steps = served(scheduler_of(staircase(128), requests, blocks=100), seconds_per_step=0.0)
     order = [start.sequence for step in steps for start in step.starts]
     assert order.index(120) >= 100
+
+
+def test_requests_keep_coming_until_none_has_for_a_part_of_the_time_to_go() -> None:
+    scheduler = scheduler_of(staircase(128), [(100, 100)] * 8)
+    for _ in range(8):
+        step = scheduler.next_step(0.0)
+        assert isinstance(step, Step)
+        tokens = np.full(int(step.sample.sum()), 9, dtype=np.int32)
+        scheduler.on_result(step.id, tokens, (), 0.0)
+    view = scheduler._view  # about 100 rounds of 80 ms to go
+    view.now = 1.0
+    assert requests_keep_coming(view)
+    view.now = 4.0
+    assert not requests_keep_coming(view)
 
 
 def test_a_target_for_tokens_keeps_micro_batches_short() -> None:
