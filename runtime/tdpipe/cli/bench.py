@@ -48,7 +48,7 @@ def bench(
     trace: Annotated[
         Path | None, typer.Option(help="CSV of lengths; else a synthetic mix.", metavar="FILE")
     ] = None,
-    policy: Annotated[str, typer.Option(help="Policy of the scheduler.")] = "temporal",
+    policy: Annotated[str, typer.Option(help="Policy of the scheduler.")] = "adaptive",
     requests: Annotated[int, typer.Option(min=1, help="Requests, all at once.")] = 2000,
     seconds: Annotated[float, typer.Option(min=1.0, help="Of the steady state.")] = 60.0,
     ramp: Annotated[float, typer.Option(min=0.0, help="Seconds before it.")] = 30.0,

@@ -122,7 +122,7 @@ class SchedulerSettings(_Section):
     """What runs when."""
 
     policy: Literal["adaptive", "temporal", "hybrid", "throttled", "separate", "reference"] = (
-        "temporal"
+        "adaptive"
     )
     """`adaptive` fills each micro-batch as the costs say; `temporal` separates prefill and decode in time; the others
     are baselines: `hybrid` mixes both in one token budget, `throttled` lets load and free KV bound the prefill,

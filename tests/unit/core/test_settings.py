@@ -111,18 +111,19 @@ def test_a_section_s_variable_that_is_no_json_is_told_with_the_form(
 
 
 @pytest.mark.parametrize(
-    ("section", "choice", "field", "value"),
+    ("section", "choice", "of_use_to", "field", "value"),
     [
-        ("scheduler", {"policy": "hybrid"}, "forecast_margin", 1.0),
-        ("scheduler", {"policy": "hybrid"}, "switch_hysteresis", 2.0),
-        ("pipeline", {"host": "in_process"}, "network_interface", "eth0"),
-        ("pipeline", {"host": "in_process"}, "start_timeout", 300.0),
+        ("scheduler", {}, {"policy": "temporal"}, "forecast_margin", 1.0),
+        ("scheduler", {"policy": "hybrid"}, {"policy": "temporal"}, "switch_hysteresis", 2.0),
+        ("scheduler", {"policy": "hybrid"}, {}, "tpot_target", 0.1),
+        ("pipeline", {"host": "in_process"}, {}, "network_interface", "eth0"),
+        ("pipeline", {"host": "in_process"}, {}, "start_timeout", 300.0),
     ],
 )
 def test_a_setting_without_effect_is_refused_only_when_it_is_given(
-    section: str, choice: dict[str, str], field: str, value: object
+    section: str, choice: dict[str, str], of_use_to: dict[str, str], field: str, value: object
 ) -> None:
     load_settings(None, {section: choice})
-    load_settings(None, {section: {field: value}})
+    load_settings(None, {section: of_use_to | {field: value}})
     with pytest.raises(SettingsError, match=rf"^{section}\.{field}: is of no use .*leave it out"):
         load_settings(None, {section: choice | {field: value}})
