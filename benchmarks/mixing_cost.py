@@ -150,7 +150,7 @@ def draw(path: Path, title: str, found: dict[str, list[Point]]) -> None:
     figure = Figure(figsize=(5 * len(found), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
-    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    panels = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
     for axes, (kind, points) in zip(panels, found.items(), strict=True):
         _panel(axes, PRICES[kind], points)
     panels[0].set_ylabel("output tokens/s")
@@ -234,7 +234,6 @@ def _panel(axes: Axes, price: Price, points: Sequence[Point]) -> None:
         axes.set_xticks(amounts, [f"{each:g}" for each in amounts])
     axes.set_title(price.title, fontsize=10)
     axes.set_xlabel(price.unit)
-    axes.set_ylim(bottom=0.0)
     axes.grid(alpha=0.3)
 
 
