@@ -130,5 +130,6 @@ def phased_rate(
     fixed = cost.step_time(1, 0.0)
     switching = math.sqrt(2.0 * bubbles * fixed / (decode * decode * stages * mix.output))
     rows_up_to = np.arange(1, math.ceil(decode) + 1, dtype=np.int32)
-    row = float((cost.step_seconds(rows_up_to, rows_up_to * mix.resident) / rows_up_to).min())
+    context = rows_up_to.astype(np.float64) * mix.resident
+    row = float((cost.step_seconds(rows_up_to, context) / rows_up_to).min())
     return 1.0 / (row + mix.prefill_per_output * chunk / budget + switching)
