@@ -125,10 +125,10 @@ def write_profile(job: Job, seconds: float, file: Path) -> tuple[dict[str, KindE
     Raises:
         TDPipeError: the pipeline does not start, or fails.
     """
-    load = ForeignLoad()
-    profile, fit = measure_profile(engine_settings(job), seconds, _tell)
+    progress = _Progress()
+    profile, fit = measure_profile(engine_settings(job), seconds, progress)
     write_profile_file(file, profile)
-    return {str(kind): error for kind, error in fit.errors.items()}, load.cores()
+    return {str(kind): error for kind, error in fit.errors.items()}, progress.foreign_cores
 
 
 def simulate(job: Job) -> Figures:
@@ -169,8 +169,16 @@ def _job(args: argparse.Namespace, checkpoint: Path) -> Job:
     )
 
 
-def _tell(line: str) -> None:
-    print(f"  {line}", file=sys.stderr)
+class _Progress:
+    """Tells what is going on, and how much others computed up to then: once stages have ended, they would count, too."""
+
+    def __init__(self) -> None:
+        self._load = ForeignLoad()
+        self.foreign_cores = 0.0
+
+    def __call__(self, line: str) -> None:
+        self.foreign_cores = self._load.cores()
+        print(f"  {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":
