@@ -170,7 +170,7 @@ def _job(args: argparse.Namespace, checkpoint: Path) -> Job:
 
 
 class _Progress:
-    """Tells what is going on, and how much others computed up to then: once stages have ended, they would count, too."""
+    """Tells what is going on, and what others computed up to then: ended stages would count, too."""
 
     def __init__(self) -> None:
         self._load = ForeignLoad()
