@@ -15,9 +15,11 @@ from tdpipe.scheduling.cost_model import Observation
 if TYPE_CHECKING:
     from tdpipe.pipeline.base import Pipeline
 
-_REPEATS = 3
+_REPEATS = 6
 _SHORTEST = 16
 """Tokens of the shortest prefill."""
+_SHARE = 0.05
+"""Of the time for all: how long one shape is measured again and again."""
 _ROWS = 16
 _CONTEXT = 256
 """Rows and tokens of the decode that tells what reading KV costs, where there is time and room for so many."""
@@ -59,16 +61,17 @@ class WarmUp:
         self._measure_context((time.monotonic() - began) / self._longest, end)
         shapes = [(rows, 1) for rows in doubling(1, self._rows)[1:]]
         shapes += [(1, tokens) for tokens in doubling(_SHORTEST, self._longest)[:-1]]
-        for rows, tokens in sorted(shapes, key=lambda shape: shape[0] * shape[1]):
+        for rows, tokens in _coarse_first(sorted(shapes, key=lambda shape: shape[0] * shape[1])):
             if time.monotonic() > end:
                 break
             self._measure(rows, tokens, end)
 
     def _measure(self, rows: int, tokens: int, end: float) -> None:
-        """Observe a prefill of `rows` sequences a few times, or once when time is up."""
+        """Observe a prefill of `rows` sequences a few times, fewer where it is slow, or once when time is up."""
         prefill = self._steps.begin(range(rows), tokens)
         times = [self._steps.run(prefill).busy]
-        while len(times) <= _REPEATS and time.monotonic() < end:
+        share = time.monotonic() + _SHARE * self._seconds
+        while len(times) <= _REPEATS and time.monotonic() < (share if len(times) > 1 else end):
             times.append(self._steps.run(prefill).busy)
         for busy in times[1:] or times:  # the first pays for what is made only once
             self.observations.append(Observation(rows * tokens, 0, rows, busy))
@@ -96,6 +99,12 @@ class WarmUp:
             busy = self._steps.run(Rows(range(rows), position, 1)).busy
             if position > reach:
                 self.observations.append(Observation(rows, rows * position, rows, busy))
+
+
+def _coarse_first(shapes: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The middle, then the quarters, and so on, so that wherever time ends no size is far from a measured one."""
+    numbers = sorted(range(1, len(shapes) + 1), key=lambda number: -(number & -number))
+    return [shapes[number - 1] for number in numbers]
 
 
 def doubling(least: int, most: int) -> list[int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from tdpipe.core.step import FloatArray, IntArray
+    from tdpipe.core.step import IntArray
     from tdpipe.scheduling.policy import View
 
 _TIE = 1e-9
@@ -30,25 +30,33 @@ def next_decode_batch(view: View, *, on_edge: bool = False) -> IntArray:
 
     Args:
         view: of the scheduler.
-        on_edge: take no more than make a token cheapest: one row over a tile's edge costs a whole tile. The others
-            come first in the next batch.
+        on_edge: take no more than make a token cheapest, but at least half: one row over a tile's edge costs a whole
+            tile. The others come first in the next batch.
     """
     ready = view.ready
     decoding = view.decoding
     batches = min(view.stages, decoding)
     if len(ready) <= 1 or (batches <= 1 and not on_edge):
         return ready
+    taken = len(ready) if batches <= 1 else _mean_batch(view, ready, batches)
+    return ready[: _cheapest(view, taken) if on_edge else taken]
+
+
+def _cheapest(view: View, most: int) -> int:
+    """How many rows make a row cheapest, from half of `most` to that; of equally cheap numbers the largest.
+
+    Each counts with the mean context: it is read some time anyway, so a row with a short one saves nothing.
+    """
+    counts = np.arange(most, most // 2, -1, dtype=np.int32)
+    contexts = np.asarray(counts * (view.context / view.decoding), dtype=np.float64)
+    times = view.cost.step_seconds(counts, contexts)
+    return int(counts[np.argmax(counts / times)])
+
+
+def _mean_batch(view: View, ready: IntArray, batches: int) -> int:
+    """How many of the ready rows take as long as the mean of `batches` micro-batches."""
     counts = np.arange(1, len(ready) + 1, dtype=np.int32)
     times = view.cost.step_seconds(counts, np.cumsum(view.context_of(ready), dtype=np.int32))
-    taken = len(ready) if batches <= 1 else _mean_batch(view, batches, times)
-    if on_edge:
-        rates = counts[:taken] / times[:taken]
-        taken -= int(np.argmax(rates[::-1]))  # of equally cheap numbers the largest
-    return ready[:taken]
-
-
-def _mean_batch(view: View, batches: int, times: FloatArray) -> int:
-    """How many of the ready rows take as long as the mean of `batches` micro-batches; `times` is of 1, 2, … of them."""
     share = -(-view.decoding // batches)
     target = view.cost.step_time(share, view.context / batches)
     least = int(np.searchsorted(times, target * (1 - _TIE), side="left")) + 1

@@ -7,6 +7,7 @@ tokens, too. Everything that compares times uses this, so that all of it is in o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 CHUNK_TILE = 128
 """Tokens of a chunk that read earlier KV once, where that was not measured."""
+_ONE_IN_TWENTY = 1.64
+"""Standard deviations above the mean that a normal variable exceeds so often."""
 _DENSE = 4096
 """Batch tokens up to which times are looked up."""
 
@@ -235,7 +238,8 @@ def _price(amount: FloatArray, seconds: FloatArray, alike: tuple[FloatArray, ...
     """Seconds that each unit of `amount` costs, from steps that agree in all of `alike`.
 
     Each pair of a step with much and one with little of it gives a slope; of those in which it weighs most beside the
-    time, the median bears steps that were held up. 0 where a quarter of these is not above it.
+    time, the median bears steps that were held up. 0 unless more of these are above it than chance would lift there in
+    one of twenty cases (the rank-sum test): a price out of noise would be multiplied by a long context.
     """
     slopes, weights = [np.zeros(0)], [np.zeros(0)]
     keys = np.stack(alike, axis=1)
@@ -250,5 +254,7 @@ def _price(amount: FloatArray, seconds: FloatArray, alike: tuple[FloatArray, ...
     if not len(weight):
         return 0.0
     telling = np.concatenate(slopes)[weight >= weight.max() / 2]
-    quarter, median = np.quantile(telling, (0.25, 0.5))
-    return float(median) if quarter > 0.0 else 0.0
+    pairs = len(telling)
+    deviation = math.sqrt((2.0 * math.sqrt(pairs) + 1.0) / (12.0 * pairs))
+    clear = np.count_nonzero(telling > 0.0) / pairs >= 0.5 + _ONE_IN_TWENTY * deviation
+    return float(np.median(telling)) if clear else 0.0

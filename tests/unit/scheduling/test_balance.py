@@ -101,3 +101,13 @@ def test_of_equally_cheap_batches_the_largest_is_taken() -> None:
 def test_a_single_row_is_never_held_back() -> None:
     assert trimmed([10]) == [0]
     assert trimmed([]) == []
+
+
+def test_long_contexts_are_not_put_off_for_short_ones() -> None:
+    assert trimmed([1] + [1000] * 7, cost(per_context=1.0)) == list(range(8))
+
+
+def test_no_price_makes_a_batch_smaller_than_half_of_what_is_ready() -> None:
+    points = np.array([1, 2, 3, 16], dtype=np.int32)
+    wrong = CostModel((StageCost(points, np.array([0.001, 0.001, 9.0, 9.0])),))
+    assert len(trimmed([10] * 10, wrong)) >= 5

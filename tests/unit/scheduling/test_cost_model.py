@@ -44,12 +44,25 @@ def test_a_fit_recovers_the_cost_that_made_the_observations() -> None:
         Observation(tokens, context, tokens, (truth.step_time(tokens, context),))
         for tokens in (1, 16, 64)
         for context in (tokens, tokens * 200)
+        for _ in range(3)
     ]
     fitted = fit_cost(seen)
     for tokens, context in ((16, 100), (64, 9000), (1, 1)):
         assert fitted.step_time(tokens, context) == pytest.approx(
             truth.step_time(tokens, context), rel=0.02
         )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_over_a_short_context_is_no_price(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    seen = [
+        Observation(2, context, 2, (0.03 * draw.normal(1.0, 0.05),))
+        for context in (0, 512)
+        for _ in range(3)
+    ]
+    fitted = fit_cost(seen).stages[0].per_context
+    assert fitted == 0.0 or min(e.seconds for e in seen[3:]) > max(e.seconds for e in seen[:3])
 
 
 def test_what_a_sampled_token_costs_is_told_from_prompts_of_as_many_tokens() -> None:
