@@ -23,6 +23,11 @@ class SettingsError(TDPipeError):
     def __init__(self, field: str, problem: str, remedy: str) -> None:
         super().__init__(f"{field}: {problem}; {remedy}")
         self.field = field
+        self._parts = (field, problem, remedy)
+
+    def __reduce__(self) -> tuple[type[SettingsError], tuple[str, str, str]]:
+        """Pickle what it was made of: processes pass errors on, and the text alone makes none anew."""
+        return type(self), self._parts
 
 
 class ModelError(TDPipeError):
