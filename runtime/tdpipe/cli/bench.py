@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -56,8 +56,7 @@ def bench(
         int | None, typer.Option(min=1, help="Leave longer prompts out.", show_default=False)
     ] = None,
     lengths: Annotated[
-        Literal["oracle", "classifier", "mean"],
-        typer.Option(help="What the scheduler knows of output lengths."),
+        str, typer.Option(help="What is known of output lengths: oracle, classifier or mean.")
     ] = "classifier",
     budget: Annotated[
         int | None, typer.Option(min=1, help="Token budget of the policy.", show_default=False)
@@ -90,6 +89,7 @@ def bench(
     from tdpipe.cli.startup_report import StartupReport
     from tdpipe.controller.paced_run import PacedPlan, compare_paced
     from tdpipe.simulation.contestant import find_contestants
+    from tdpipe.simulation.length_knowledge import parse_knowledge
     from tdpipe.simulation.trace import read_trace, sample, synthetic_trace
     from tdpipe.simulation.workload import make_jobs
 
@@ -109,7 +109,7 @@ def bench(
     settings = contestant.settings.model_copy(update={"max_running": max_running})
     rows = read_trace(trace, longest_prompt) if trace else synthetic_trace()
     drawn = sample(rows, requests, seed, arrivals=False)
-    jobs = make_jobs(drawn, rows, lengths, seed)
+    jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed)
     plan = PacedPlan(
         scenario.pipeline, scenario.pipeline_kv_tokens, scenario.latencies, settings, jobs
     )
@@ -127,10 +127,8 @@ def bench(
 
 def report(compared: PacedComparison) -> str:
     """The comparison as a table and three lines."""
-    run, late = (
-        compared.paced,
-        1.0 - compared.simulated.tokens_per_second / (compared.ideal.tokens_per_second),
-    )
+    run = compared.paced
+    late = 1.0 - compared.simulated.tokens_per_second / compared.ideal.tokens_per_second
     columns = (run.window, compared.ideal, compared.simulated)
     names = ("paced engine", "simulated at no control cost", "simulated")
     lines = ["", " " * 31 + "".join(f"{name:>30}" for name in names)]
