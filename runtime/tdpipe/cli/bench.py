@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tdpipe.cli.output_file import check_output
 from tdpipe.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def bench(
     from tdpipe.simulation.trace import read_trace, sample, synthetic_trace
     from tdpipe.simulation.workload import make_jobs
 
+    check_output(json_file, "--json")
     scenario = choose_scenario(
         paced,
         model,

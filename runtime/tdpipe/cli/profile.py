@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tdpipe.cli.output_file import check_output
 from tdpipe.cli.setting_option import only_given, setting_option
 from tdpipe.core.settings import load_settings
 
@@ -49,6 +50,7 @@ def profile(
     ] = 60.0,
 ) -> None:
     """Measure a model's stages on this machine, for the scheduler and the simulator."""
+    check_output(output, "--output")
     flags: dict[str, dict[str, Any]] = {
         "model": {"path": model, "device": device},
         "pipeline": {"stages": stages},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tdpipe.cli.output_file import check_output
 from tdpipe.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def simulate(
     from tdpipe.simulation.trace import read_trace, sample, synthetic_trace
     from tdpipe.simulation.workload import make_jobs
 
+    check_output(json_file, "--json")
+    check_output(picture, "--picture")
     scenario = choose_scenario(
         hardware,
         model,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tdpipe.cli.output_file import check_output
 from tdpipe.core.errors import SettingsError, TDPipeError
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ def train_predictor(
     from tdpipe.prediction.model_file import encode_model
     from tdpipe.prediction.row_file import read_rows
 
-    if not output.parent.is_dir():
-        raise SettingsError("--output", f"no such directory: {output.parent}", "make it first")
+    check_output(output, "--output")
     rows = read_rows(data, "--data")
     if len(rows) < _LEAST:
         problem = f"{data} has {len(rows)} rows, too few to learn from and to judge by"

@@ -1,0 +1,31 @@
+"""Files for what takes minutes to find: refused before, not when it is there and would be lost."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tdpipe.core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def check_output(file: Path | None, option: str) -> None:
+    """Refuse a file that could not be written; None is no file.
+
+    Args:
+        file: to be written later.
+        option: which named it, for errors.
+
+    Raises:
+        SettingsError: it is a directory, lies in none, or may not be written.
+    """
+    if file is None:
+        return
+    if not file.parent.is_dir():
+        raise SettingsError(option, f"no such directory: {file.parent}", "make it first")
+    if file.is_dir():
+        raise SettingsError(option, f"{file} is a directory", "name a file in it")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise SettingsError(option, f"{file} may not be written", "name another file")
