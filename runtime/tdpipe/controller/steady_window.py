@@ -6,19 +6,18 @@ phases of many seconds would otherwise be cut in different places.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from tdpipe.simulation.figures import percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tdpipe.simulation.record import RequestTimes, SimulationRecord
     from tdpipe.simulation.stage_timeline import Interval
-
-PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +81,8 @@ def window_of(
         tokens[0],
         tokens[1] - tokens[0],
         tuple(stages),
-        _percentiles(first),
-        _percentiles(per_token),
+        percentiles(first),
+        percentiles(per_token),
     )
 
 
@@ -109,9 +108,3 @@ def simulated_window(
         ) / (end - begin)
         stages.append(StageShares(busy, 1.0 - busy, 0.0))
     return window_of(begin, end, (int(sums[at[0]]), int(sums[at[1]])), stages, record.requests)
-
-
-def _percentiles(values: Sequence[float]) -> tuple[float, ...]:
-    if not values:
-        return (math.nan,) * len(PERCENTILES)
-    return tuple(float(each) for each in np.percentile(values, PERCENTILES))

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _STEADY = (0.25, 0.6)
 """Of all output tokens, those between which a run counts as steady: behind the ramp, before the end's order."""
-_PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +83,8 @@ def figures_of(policy: str, record: SimulationRecord) -> Figures:
         preemptions=record.preemptions,
         kv_peak=float(used.max()),
         kv_mean=kv_mean,
-        ttft=_percentiles([each.first - each.arrival for each in record.requests]),
-        tpot=_percentiles(
+        ttft=percentiles([each.first - each.arrival for each in record.requests]),
+        tpot=percentiles(
             [
                 (each.end - each.first) / (each.output_tokens - 1)
                 for each in record.requests
@@ -95,11 +94,12 @@ def figures_of(policy: str, record: SimulationRecord) -> Figures:
     )
 
 
+def percentiles(values: Sequence[float]) -> tuple[float, ...]:
+    """The 50th, 90th and 99th; NaN where there is no value."""
+    if not values:
+        return (math.nan,) * 3
+    return tuple(float(each) for each in np.percentile(values, (50, 90, 99)))
+
+
 def _part(seconds: float, tokens: float) -> Part:
     return Part(seconds, tokens / seconds if seconds else 0.0)
-
-
-def _percentiles(values: Sequence[float]) -> tuple[float, ...]:
-    if not values:
-        return (math.nan,) * len(_PERCENTILES)
-    return tuple(float(each) for each in np.percentile(values, _PERCENTILES))
