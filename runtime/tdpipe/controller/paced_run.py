@@ -126,7 +126,7 @@ def compare_paced(
     seconds: float,
     in_process: bool = False,
 ) -> PacedComparison:
-    """Run and simulate; arguments and errors are those of `run_paced`."""
+    """Run and simulate; arguments and errors are those of `run_paced`, and of `simulated_window`."""
     paced = run_paced(plan, progress, ramp=ramp, seconds=seconds, in_process=in_process)
     progress("simulating the same requests")
     tokens = (paced.window.tokens_before, paced.window.tokens_before + paced.window.tokens)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tdpipe.core.errors import SettingsError
 from tdpipe.simulation.figures import percentiles
 
 if TYPE_CHECKING:
@@ -95,11 +96,17 @@ def simulated_window(
         record: of the run.
         intervals: of all its steps.
         tokens: sums at the window's begin and end; at most the run's own.
+
+    Raises:
+        SettingsError: no step ended between them.
     """
     times = [sample.time for sample in record.kv]
     sums = np.cumsum([sample.tokens for sample in record.kv])
     at = np.minimum(np.searchsorted(sums, tokens), len(sums) - 1)
     begin, end = times[at[0]], times[at[1]]
+    if begin == end:
+        problem = f"only {tokens[1] - tokens[0]} output tokens came"
+        raise SettingsError("--seconds", problem, "ask for more, or for a longer --ramp")
     stages = []
     for stage in range(len(record.stage_busy)):
         busy = sum(

@@ -4,7 +4,13 @@ import math
 
 import pytest
 
-from tdpipe.controller.steady_window import StageShares, simulated_window, window_of
+from tdpipe.controller.steady_window import (
+    StageShares,
+    SteadyWindow,
+    simulated_window,
+    window_of,
+)
+from tdpipe.core.errors import SettingsError
 from tdpipe.core.step import Phase
 from tdpipe.simulation.record import KVSample, RequestTimes, SimulationRecord
 from tdpipe.simulation.stage_timeline import Interval
@@ -28,15 +34,24 @@ def test_a_window_without_requests_has_no_percentiles() -> None:
     assert all(map(math.isnan, (*window.ttft, *window.tpot)))
 
 
-def test_a_simulation_is_cut_at_the_same_tokens() -> None:
-    # A step a second, of ten tokens; stage 0 computes half of the time, stage 1 always.
+def simulated(tokens: tuple[int, int]) -> SteadyWindow:
+    """A step a second, of ten tokens; stage 0 computes half of the time, stage 1 always."""
     intervals = [
         Interval(n, Phase.DECODE, 10, (float(n), n + 0.5), (n + 0.5, n + 1.5)) for n in range(10)
     ]
     record = SimulationRecord(
         10.0, (), 100, 0, (5.0, 10.0), 0, 0, tuple(KVSample(n + 1.5, 1, 10) for n in range(10)), 9
     )
-    window = simulated_window(record, intervals, (20, 70))
+    return simulated_window(record, intervals, tokens)
+
+
+def test_a_simulation_is_cut_at_the_same_tokens() -> None:
+    window = simulated((20, 70))
     assert (window.begin, window.seconds, window.tokens) == pytest.approx((2.5, 5.0, 50))
     assert [stage.busy for stage in window.stages] == pytest.approx([0.5, 1.0])
     assert [stage.bubble for stage in window.stages] == pytest.approx([0.5, 0.0])
+
+
+def test_a_window_in_which_no_step_ended_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"^--seconds: only 3 output tokens came"):
+        simulated((22, 25))
