@@ -48,9 +48,12 @@ def make_jobs(count: int) -> list[Job]:
     ]
 
 
-async def outputs(engine: Engine, jobs: list[Job]) -> list[tuple[int, FinishReason | None]]:
+async def outputs(
+    engine: Engine, told: ToldLengths, jobs: list[Job]
+) -> list[tuple[int, FinishReason | None]]:
     async def one(number: int, job: Job) -> tuple[int, FinishReason | None]:
         prompt = (job.output_tokens, *((OUTPUT,) * (job.prompt_tokens - 1)))
+        told.tell(job.lengths)
         stream = engine.submit(
             prompt, job.max_tokens, SamplingParams(), frozenset({END}), str(number)
         )
@@ -62,16 +65,16 @@ async def outputs(engine: Engine, jobs: list[Job]) -> list[tuple[int, FinishReas
 
 def serve(pipeline: StagePipeline, paced: PacedPlan) -> list[tuple[int, FinishReason | None]]:
     scheduler = Scheduler(make_policy(paced.scheduler), paced.shape, paced.cost)
-    told = ToldLengths(job.lengths for job in paced.jobs)
+    told = ToldLengths()
     engine = Engine(pipeline, scheduler, told, paced.room.max_context + 1)
     try:
-        return asyncio.run(outputs(engine, list(paced.jobs)))
+        return asyncio.run(outputs(engine, told, list(paced.jobs)))
     finally:
         engine.close()
 
 
 @pytest.mark.parametrize("stages", [1, 3])
-@pytest.mark.parametrize("policy", ["temporal", "hybrid"])
+@pytest.mark.parametrize("policy", ["adaptive", "temporal", "hybrid"])
 def test_every_request_gets_its_length_whatever_is_preempted(stages: int, policy: str) -> None:
     paced = plan(stages, make_jobs(60), policy)
     builder = PacedStages(paced.cost, paced.room)

@@ -159,11 +159,11 @@ def run_paced(
     """
     pipeline = _start(plan, progress, in_process=in_process)
     scheduler = _TimedScheduler(make_policy(plan.scheduler), plan.shape, plan.cost)
-    told = ToldLengths(job.lengths for job in sorted(plan.jobs, key=lambda job: job.arrival))
+    told = ToldLengths()
     engine = Engine(pipeline, scheduler, told, vocab_size=plan.room.max_context + 1)
     progress(f"serving {len(plan.jobs)} requests for {ramp + seconds:g} s")
     try:
-        return asyncio.run(_Measurement(engine, scheduler, plan.jobs).run(ramp, seconds))
+        return asyncio.run(_Measurement(engine, scheduler, told, plan.jobs).run(ramp, seconds))
     finally:
         engine.close()
 
@@ -219,11 +219,14 @@ class _Mark:
 
 
 class _Measurement:
-    def __init__(self, engine: Engine, scheduler: _TimedScheduler, jobs: Sequence[Job]) -> None:
+    def __init__(
+        self, engine: Engine, scheduler: _TimedScheduler, told: ToldLengths, jobs: Sequence[Job]
+    ) -> None:
         self._engine = engine
         self._scheduler = scheduler
-        self._jobs = sorted(jobs, key=lambda job: job.arrival)
-        self._times = [RequestTimes(job.arrival, job.output_tokens) for job in self._jobs]
+        self._told = told
+        self._jobs = jobs
+        self._times = [RequestTimes(job.arrival, job.output_tokens) for job in jobs]
         self._tokens = 0
         self._start = 0.0
 
@@ -258,6 +261,7 @@ class _Measurement:
             await asyncio.sleep(self._start + job.arrival - time.monotonic())
         # Paced stages read the length off the first token.
         prompt = (job.output_tokens, *((OUTPUT,) * (job.prompt_tokens - 1)))
+        self._told.tell(job.lengths)
         stream = self._engine.submit(prompt, job.max_tokens, SamplingParams(), _STOP, str(number))
         async for delta in stream:
             now = time.monotonic() - self._start

@@ -5,31 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from tdpipe.core.lengths import LengthDistribution
     from tdpipe.prediction.features import PromptFeatures
 
 
 class ToldLengths:
-    """The `LengthPredictor` that answers with these distributions, one for each request, and learns nothing.
-
-    Args:
-        lengths: in the order in which requests are submitted.
-    """
+    """The `LengthPredictor` that answers with what it is told, and learns nothing."""
 
     version = 0
 
-    def __init__(self, lengths: Iterable[LengthDistribution]) -> None:
-        self._lengths = iter(lengths)
+    def __init__(self) -> None:
+        self._next: LengthDistribution | None = None
+
+    def tell(self, lengths: LengthDistribution) -> None:
+        """Of the request that is submitted next."""
+        self._next = lengths
 
     def predict(self, features: PromptFeatures) -> LengthDistribution:  # noqa: ARG002
-        """The next request's distribution.
+        """What was told last.
 
         Raises:
-            StopIteration: there are more requests than distributions.
+            LookupError: nothing was told since the last request.
         """
-        return next(self._lengths)
+        if self._next is None:
+            raise LookupError("no length was told")
+        told, self._next = self._next, None
+        return told
 
     def observe(self, features: PromptFeatures, output_tokens: int, *, complete: bool) -> None:
         """Nothing is learned."""
