@@ -62,7 +62,7 @@ def read_trace(path: Path, longest_prompt: int | None = None) -> list[TraceRow]:
             ]
     except OSError as error:
         raise SettingsError("--trace", f"{path}: {error.strerror}", "give a CSV file") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, csv.Error) as error:
         problem = f"{path}, line {reader.line_num}: {error}"
         raise SettingsError("--trace", problem, "mend or remove the line") from error
     kept = [

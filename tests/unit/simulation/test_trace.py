@@ -42,6 +42,7 @@ def test_arrivals_count_from_the_first(tmp_path: Path) -> None:
         ("num_prefill_tokens,num_decode_tokens\n1,x\n", "line 2"),
         ("num_prefill_tokens,num_decode_tokens\n", "no row left"),
         (ARRIVALS.replace("2023-11-16 18:15:50.9306", "yesterday"), "line 3"),
+        (f"num_prefill_tokens,num_decode_tokens\n{'1' * 200_000},1\n", "field limit"),
     ],
 )
 def test_another_file_is_refused_by_name(tmp_path: Path, text: str, problem: str) -> None:
