@@ -1,7 +1,6 @@
 """What a simulated pipeline is asked: lengths and arrivals, without texts.
 
-What a prompt says costs nothing, so all prompts share one array of zeros; what a request's output length is stays with
-the simulator, and the scheduler gets only a prediction of it.
+What a request's output length is stays with the simulator, and the scheduler gets only a prediction of it.
 """
 
 from __future__ import annotations
