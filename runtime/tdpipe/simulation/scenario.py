@@ -96,6 +96,7 @@ def make_scenario(
         shape.hidden_size,
         table,
         per_context=per_token / bandwidth,
+        kv_heads=shape.kv_heads,
     )
     latencies = Latencies(
         step=_CONTROL_LATENCY,

@@ -34,22 +34,25 @@ def tensor_parallel_cost(
     table: TimeTable,
     *,
     per_context: float,
+    kv_heads: int,
     shard_efficiency: float = SHARD_EFFICIENCY,
 ) -> CostModel:
     """The cost of steps on `gpus` GPUs that share every layer: one stage.
 
     Args:
         hardware: the GPUs.
-        gpus: at least 1, and at most the model's KV heads: beyond them each GPU would hold another's KV, too.
+        gpus: at least 1.
         layers: of the model.
         hidden_size: of the model.
         table: times of the whole model on one GPU, measured or from the roofline.
-        per_context: seconds per KV token that one GPU would take to read the KV of all layers.
+        per_context: seconds per KV token that one GPU would take to read the KV of all layers and heads.
+        kv_heads: of the model: more GPUs than these read KV of which others have a copy.
         shard_efficiency: speed of a share of a product against the whole one's.
     """
     compute = table.seconds / (gpus * shard_efficiency)
     exchange = layers * _ALL_REDUCES * all_reduce_seconds(hardware, gpus, hidden_size, table.tokens)
-    return CostModel((StageCost(table.tokens, compute + exchange, per_context / gpus),))
+    per_shard = per_context / min(gpus, kv_heads)
+    return CostModel((StageCost(table.tokens, compute + exchange, per_shard),))
 
 
 def all_reduce_seconds(
@@ -67,7 +70,7 @@ def all_reduce_seconds(
 def tensor_parallel_kv_tokens(
     hardware: Hardware, shape: ModelShape, gpus: int, utilisation: float = 0.9
 ) -> int:
-    """Tokens whose KV fits `gpus` GPUs that share every layer, the embedding and the head.
+    """Tokens whose KV fits `gpus` GPUs that share every layer, the embedding and the head; a KV head is not divided.
 
     Args:
         hardware: the GPUs.
@@ -79,4 +82,4 @@ def tensor_parallel_kv_tokens(
         SettingsError: the weights do not fit.
     """
     room = kv_room(hardware, shape, shape.weight_bytes / gpus, utilisation)
-    return int(room * gpus / shape.kv_bytes_per_token)
+    return int(room * min(gpus, shape.kv_heads) / shape.kv_bytes_per_token)

@@ -22,16 +22,29 @@ MEASURED = TimeTable(np.array([1, 64, 65, 128], dtype=np.int32), np.array([35, 4
 
 
 def test_one_gpu_takes_the_whole_model_s_time() -> None:
-    cost = tensor_parallel_cost(L20, 1, 40, 5120, MEASURED, per_context=1e-6)
+    cost = tensor_parallel_cost(L20, 1, 40, 5120, MEASURED, per_context=1e-6, kv_heads=40)
     assert len(cost.stages) == 1
     assert cost.step_time(64, 1000) == pytest.approx(0.045)
 
 
 def test_two_all_reduces_a_layer_come_on_top_of_a_share_of_the_work() -> None:
-    cost = tensor_parallel_cost(L20, 4, 40, 5120, MEASURED, per_context=1e-6)
+    cost = tensor_parallel_cost(L20, 4, 40, 5120, MEASURED, per_context=1e-6, kv_heads=40)
     steps, share = 6, 64 * 5120 * 2 / 4
     exchange = 40 * 2 * steps * (L20.peer_latency + share / L20.peer_bandwidth)
     assert cost.step_time(64, 1000) == pytest.approx(0.011 + exchange + 0.00025)
+
+
+def test_gpus_beyond_the_kv_heads_read_and_hold_copies() -> None:
+    slopes = []
+    for gpus in (4, 8):
+        cost = tensor_parallel_cost(L20, gpus, 40, 5120, MEASURED, per_context=1e-6, kv_heads=4)
+        slopes.append(cost.step_time(64, 1000) - cost.step_time(64, 0))
+    assert slopes == pytest.approx([0.00025, 0.00025])
+    grouped = find_shape("qwen2.5-7b")
+    assert grouped.kv_heads == 4
+    room = [tensor_parallel_kv_tokens(L20, grouped, gpus) for gpus in (4, 8)]
+    freed = grouped.weight_bytes / 8 * 4 / grouped.kv_bytes_per_token
+    assert room[1] - room[0] == pytest.approx(freed, abs=2)
 
 
 def test_a_ring_moves_nearly_twice_the_activations() -> None:
@@ -44,7 +57,7 @@ def test_a_ring_moves_nearly_twice_the_activations() -> None:
 def test_shards_may_be_less_efficient_than_the_whole() -> None:
     whole, shards = (
         tensor_parallel_cost(
-            L20, 4, 40, 5120, MEASURED, per_context=0.0, shard_efficiency=efficiency
+            L20, 4, 40, 5120, MEASURED, per_context=0.0, kv_heads=40, shard_efficiency=efficiency
         ).step_time(64, 0)
         for efficiency in (1.0, 0.8)
     )
@@ -54,7 +67,7 @@ def test_shards_may_be_less_efficient_than_the_whole() -> None:
 @given(st.integers(1, 16), st.integers(1, 4096))
 def test_the_roofline_s_table_does_as_well_as_a_measured_one(gpus: int, tokens: int) -> None:
     table = whole_model_table(L20, MODEL)
-    cost = tensor_parallel_cost(L20, gpus, 40, 5120, table, per_context=1e-6)
+    cost = tensor_parallel_cost(L20, gpus, 40, 5120, table, per_context=1e-6, kv_heads=40)
     least = float(np.interp(tokens, table.tokens, table.seconds)) / gpus
     assert cost.step_time(tokens, 0) >= least * (1 - 1e-9)
 
