@@ -21,10 +21,10 @@ from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
+from tdpipe.simulation.contestant import NAMES
 
 _PROMPT = 100
 _OUTPUT = 400
-_POLICIES = ("adaptive", "temporal", "hybrid", "throttled", "separate", "reference")
 
 
 def steady_scheduler(policy: str, running: int, waiting: int, stages: int) -> Scheduler[Any]:
@@ -95,7 +95,7 @@ def main() -> None:
         f"{'policy':9} {'running':>7} {'waiting':>7} {'rows':>5} {'decode us: median (p10-p90)':>28} {'mean':>5} "
         f"{'aim':>5} {'steps':>6} {'with prefill us: median':>24} {'mean':>5} {'steps':>6}"
     )
-    for policy in _POLICIES:
+    for policy in NAMES:
         for running in args.running:
             for waiting in args.waiting:
                 scheduler = steady_scheduler(policy, running, waiting, args.stages)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from tdpipe.core.errors import SettingsError
 from tdpipe.core.settings import SchedulerSettings
@@ -47,7 +47,7 @@ class Contestant:
         )
 
 
-NAMES = ("adaptive", "temporal", "hybrid", "throttled", "separate", "reference")
+NAMES: tuple[str, ...] = get_args(SchedulerSettings.model_fields["policy"].annotation)
 TENSOR_PARALLEL_NAMES = ("tp-hybrid", "tp-separate")
 
 
