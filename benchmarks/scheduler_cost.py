@@ -2,6 +2,8 @@
 
 Drives the real scheduler against a pipeline of no cost: `running` sequences hold KV, up to 100,000 wait. The time of
 `next_step` and `on_result` together is given per policy, for decode steps and for those that hold prefill.
+
+    python -m benchmarks.scheduler_cost --json RESULT.json
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from benchmarks.machine import describe_machine
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import Request
 from tdpipe.core.settings import SchedulerSettings
@@ -25,6 +30,14 @@ from tdpipe.simulation.contestant import NAMES
 
 _PROMPT = 100
 _OUTPUT = 400
+_NOW = 1e6
+"""Seconds since the last arrival: so long that work counts as finite, since the order of its end costs most."""
+_AIM = (100.0, 0.5)
+"""Microseconds of a step, and of each row."""
+_HEADER = (
+    "| policy | running | waiting | rows a step | decode us: median (10th-90th percentile) | mean | aim | steps "
+    "| with prefill us: median | mean | steps |\n|---|---|---|---|---|---|---|---|---|---|---|"
+)
 
 
 def steady_scheduler(policy: str, running: int, waiting: int, stages: int) -> Scheduler[Any]:
@@ -53,6 +66,36 @@ class Costs:
     """Seconds of each step that holds prefill."""
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What steps of one kind cost, in microseconds; 0 where there were none."""
+
+    steps: int
+    mean: float
+    percentiles: tuple[float, ...]
+    """10th, 50th and 90th."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A row of the table."""
+
+    policy: str
+    running: int
+    waiting: int
+    rows: float
+    """Of a decode step, on average."""
+    decode: Summary
+    other: Summary
+    """Steps that hold prefill."""
+
+    @property
+    def aim(self) -> float:
+        """Microseconds that a decode step may cost."""
+        fixed, row = _AIM
+        return fixed + row * self.rows
+
+
 def measure(scheduler: Scheduler[Any], running: int, steps: int) -> Costs:
     """Costs of so many steps, or of those until all work is done."""
     in_flight: list[Step] = []
@@ -60,7 +103,7 @@ def measure(scheduler: Scheduler[Any], running: int, steps: int) -> Costs:
     costs = Costs()
     while len(costs.decode) + len(costs.other) < steps:
         begin = time.thread_time()
-        step = scheduler.next_step(0.0)
+        step = scheduler.next_step(_NOW)
         took = time.thread_time() - begin
         if isinstance(step, Step):
             in_flight.append(step)
@@ -71,7 +114,7 @@ def measure(scheduler: Scheduler[Any], running: int, steps: int) -> Costs:
         done = in_flight.pop(0)
         tokens = np.full(int(done.sample.sum()), 5, dtype=np.int32)
         begin = time.thread_time()
-        scheduler.on_result(done.id, tokens, (), 0.0)
+        scheduler.on_result(done.id, tokens, (), _NOW)
         took += time.thread_time() - begin + seconds.pop(done.id)
         if len(scheduler.state.slots.free) >= running // 10:
             continue
@@ -83,34 +126,59 @@ def measure(scheduler: Scheduler[Any], running: int, steps: int) -> Costs:
     return costs
 
 
+def summarise(seconds: list[float]) -> Summary:
+    """Of steps of one kind."""
+    if not seconds:
+        return Summary(0, 0.0, (0.0,) * 3)
+    times = np.array(seconds) * 1e6
+    return Summary(
+        len(seconds), float(times.mean()), tuple(np.percentile(times, (10, 50, 90)).tolist())
+    )
+
+
 def main() -> None:
-    """Print a row per policy and number of running sequences."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure, and print a section for `docs/benchmarks.md`: a row per policy and number of sequences."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--policies", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--waiting", type=int, nargs="+", default=[1_000, 100_000])
     parser.add_argument("--running", type=int, nargs="+", default=[100, 1_000])
     parser.add_argument("--stages", type=int, default=4)
     parser.add_argument("--steps", type=int, default=2_000)
+    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
     args = parser.parse_args()
-    print(
-        f"{'policy':9} {'running':>7} {'waiting':>7} {'rows':>5} {'decode us: median (p10-p90)':>28} {'mean':>5} "
-        f"{'aim':>5} {'steps':>6} {'with prefill us: median':>24} {'mean':>5} {'steps':>6}"
-    )
-    for policy in NAMES:
+    cells = []
+    print(f"Machine: {describe_machine()}.\n\n{_HEADER}")
+    for policy in args.policies:
         for running in args.running:
             for waiting in args.waiting:
                 scheduler = steady_scheduler(policy, running, waiting, args.stages)
                 costs = measure(scheduler, running, args.steps)
-                print(f"{policy:9} {running:7} {waiting:7} {_row(costs)}", flush=True)
+                rows = float(np.mean(costs.rows or [0]))
+                decode, other = summarise(costs.decode), summarise(costs.other)
+                cells.append(Cell(policy, running, waiting, rows, decode, other))
+                print(_row(cells[-1]), flush=True)
+    if args.json:
+        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(cells)))
 
 
-def _row(costs: Costs) -> str:
-    decode, other = np.array(costs.decode or [0.0]) * 1e6, np.array(costs.other or [0.0]) * 1e6
-    rows = float(np.mean(costs.rows or [0]))
-    low, median, high = np.percentile(decode, (10, 50, 90))
-    return (
-        f"{rows:5.0f} {f'{median:.0f} ({low:.0f}-{high:.0f})':>28} {decode.mean():5.0f} {100 + 0.5 * rows:5.0f} "
-        f"{len(costs.decode):6} {np.median(other):24.0f} {other.mean():5.0f} {len(costs.other):6}"
+def _row(cell: Cell) -> str:
+    low, median, high = cell.decode.percentiles
+    cells = (
+        cell.policy,
+        f"{cell.running}",
+        f"{cell.waiting}",
+        f"{cell.rows:.0f}",
+        f"{median:.0f} ({low:.0f}-{high:.0f})",
+        f"{cell.decode.mean:.0f}",
+        f"{cell.aim:.0f}",
+        f"{cell.decode.steps}",
+        f"{cell.other.percentiles[1]:.0f}",
+        f"{cell.other.mean:.0f}",
+        f"{cell.other.steps}",
     )
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
