@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from tdpipe.scheduling.policies.temporal import TemporalPolicy
     from tdpipe.scheduling.policy import Policy
 
-_SHARES = (0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.22, 0.3, 0.4, 0.55)
+_SHARES = (0.01, 0.03, 0.06, 0.1, 0.15, 0.22, 0.32, 0.45)
 """Of the KV cache that is free at a switch."""
-_FILLS = (0.9, 0.95, 1.0, 1.05)
+_FILLS = (0.95, 1.0, 1.05)
 """Parts of the KV cache that the forecast may reach."""
 
 
@@ -162,7 +162,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--trace", type=Path, help=f"CSV of lengths, else a {SYNTHETIC} mix")
     parser.add_argument("--profiles", type=Path, help="folder of measured tables, else estimates")
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=["13B"])
-    parser.add_argument("--requests", type=int, default=1_000)
+    parser.add_argument("--requests", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--lengths",
@@ -172,7 +172,7 @@ def parse_arguments() -> argparse.Namespace:
         help="what the scheduler knows; the oracle of switch points always sees what comes out",
     )
     parser.add_argument(
-        "--evaluations", type=int, default=200, help="simulations of changed points"
+        "--evaluations", type=int, default=160, help="simulations of changed points"
     )
     parser.add_argument("--processes", type=int, default=cpu_cores())
     parser.add_argument("--json", type=Path, help="write all figures to this file, too")
@@ -192,7 +192,10 @@ def main() -> None:
     print(f"Machine: {describe_machine()}.\n")
     try:
         with ProcessPoolExecutor(args.processes) as pool:
-            searches = list(pool.map(search, tasks, [args.evaluations] * len(tasks)))
+            searches = []
+            for each in pool.map(search, tasks, [args.evaluations] * len(tasks)):
+                searches.append(each)
+                print(f"{len(searches)} of {len(tasks)}: {each.ratio:.3f}", file=sys.stderr)
     except TDPipeError as error:
         sys.exit(str(error))
     print(table_of(searches))
