@@ -173,8 +173,7 @@ def _cell(
     scenario = scenario_of(CELLS[base.cell], base.profiles)
     floor = floor_of(scenario.pipeline, _jobs(base, 1.0))
     competing = contestants(tune(pool, replace(base, requests=sweep_requests)))
-    at_once = list(pool.map(simulate, [(_under(base, each), 0.0) for each in targets]))
-    capacity = at_once[0].output_tokens_per_second
+    capacity = simulate((base, 0.0)).output_tokens_per_second
     own = offered_rate(rows) / capacity
     print(f"### {scenario.name}\n")
     for line in scenario.used:
@@ -185,19 +184,20 @@ def _cell(
         f"- Alone in the pipeline a request has a TTFT of {_times(floor.ttft, 2)} s and a TPOT of "
         f"{_times(floor.tpot, 3)} s (50th / 90th / 99th percentile): no policy gets under that.\n"
     )
-    print(_targets_section("All requests at once", targets, at_once, floor))
-    results = {f"{base.cell} at once": _named(targets, at_once)}
+    paces = {"All requests at once": 0.0}
     for load in sorted({*loads, *([own] if own <= 1.0 else [])}):
         factor = own / load
-        print(f"{base.cell}: load {load:.0%}", file=sys.stderr)
+        paces[f"{load:.0%} of capacity: the trace's times multiplied by {factor:.2f}"] = factor
+    results = {}
+    for title, factor in paces.items():
+        print(f"{base.cell}: {title}", file=sys.stderr)
         trials = [(replace(base, contestant=each), factor) for each in competing]
         figures = list(pool.map(simulate, trials))
-        title = f"{load:.0%} of capacity: the trace's times multiplied by {factor:.2f}"
         print(_policies_section(title, figures))
         kept = list(pool.map(simulate, [(_under(base, each), factor) for each in targets]))
         print(_targets_section(title, targets, kept, floor), flush=True)
-        results[f"{base.cell} at {load:.2f}"] = {each.policy: each for each in figures}
-        results[f"{base.cell} at {load:.2f}, targets"] = _named(targets, kept)
+        results[f"{base.cell}, {title}"] = {each.policy: each for each in figures}
+        results[f"{base.cell}, {title}, targets"] = _named(targets, kept)
     return results
 
 

@@ -4,7 +4,7 @@ A token's time is a round: one step per stage. So the target for it bounds a mic
 how many sequences run. The target for the first token lets prefill have all that this leaves once it is at risk: when
 the first in the queue has waited for half of it, or the queue will take as long. Decode then pauses, unless it has a
 target, too. But not when KV is scarce: what is prefilled faster than it can be decoded fills the cache, and then
-everybody waits.
+everybody waits. Nor when the queue is far too long for the target: throughput ends it soonest.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _PATIENCE = 0.5
 """Part of the target for the first token that waiting may take before prefill takes precedence."""
+_IN_VAIN = 2.0
+"""Times the target: a queue that takes longer is not hurried."""
 _ROOM = 0.2
 """Part of the KV cache that has to be free for that."""
 
@@ -86,9 +88,8 @@ class LatencyTargets:
         head = next(view.waiting(), None)
         if head is None:
             return False
-        patience = _PATIENCE * self.ttft
-        if view.now - head.arrival > patience:
-            return True
         prefill = max(1.0, chosen - view.decoding / view.stages)
         step = view.cost.step_time(chosen, view.context / view.stages)
-        return view.load.tokens / prefill * step > patience
+        queue = view.load.tokens / prefill * step
+        longest = max(queue, view.now - head.arrival)
+        return longest > _PATIENCE * self.ttft and queue <= _IN_VAIN * self.ttft

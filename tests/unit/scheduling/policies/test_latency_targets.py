@@ -79,7 +79,7 @@ def test_without_targets_the_micro_batch_is_the_best_for_throughput() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "tokens", "hurries"), [(0.0, 100, False), (0.6, 100, True), (0.0, 5_000, True)]
+    ("now", "tokens", "hurries"), [(0.0, 100, False), (0.6, 100, True), (0.0, 3_000, True)]
 )
 def test_prefill_takes_all_once_a_first_token_is_at_risk(
     now: float, tokens: int, hurries: bool
@@ -90,6 +90,11 @@ def test_prefill_takes_all_once_a_first_token_is_at_risk(
 
 def test_prefill_does_not_hurry_into_a_cache_that_is_almost_full() -> None:
     view = Seen(now=9.0, queue=[prompt(100)], free_blocks=100)
+    assert fill(LatencyTargets(ttft=1.0), view) == (CHOSEN, 20)
+
+
+def test_a_queue_far_too_long_for_the_target_is_left_to_throughput() -> None:
+    view = Seen(now=9.0, queue=[prompt(20_000)])
     assert fill(LatencyTargets(ttft=1.0), view) == (CHOSEN, 20)
 
 
