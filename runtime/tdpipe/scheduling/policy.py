@@ -9,14 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+import numpy as np
+
+from tdpipe.core.step import Phase
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tdpipe.core.step import FloatArray, IntArray, Phase
+    from tdpipe.core.step import FloatArray, IntArray
     from tdpipe.scheduling.cost_model import CostModel
     from tdpipe.scheduling.forecast import Demand, KVForecast
     from tdpipe.scheduling.sequence import Sequence
     from tdpipe.scheduling.waiting_queue import Load
+
+_RESERVE = 0.5
+"""Blocks per decoding sequence that stay free at admission: what decoding takes until the next sequences end. Without
+them a preempted sequence comes back at once and is preempted again by the next block that decoding needs: with a full
+cache that doubled the tokens that were prefilled."""
 
 
 class View(Protocol):
@@ -107,6 +116,16 @@ class Plan:
     prefill: tuple[tuple[Sequence, int], ...] = ()
     """Sequences to prefill by so many tokens; waiting ones are admitted."""
 
+    @classmethod
+    def of(cls, decode: IntArray, prefill: tuple[tuple[Sequence, int], ...]) -> Plan | None:
+        """The plan of these rows, with the phase that they make; None where there are none."""
+        if not prefill:
+            return cls(Phase.DECODE, decode) if len(decode) else None
+        return cls(Phase.MIXED if len(decode) else Phase.PREFILL, decode, prefill)
+
+
+NO_ROWS: IntArray = np.zeros(0, dtype=np.int32)
+"""No slots."""
 
 StateT = TypeVar("StateT")
 
@@ -126,6 +145,11 @@ class Policy(Protocol[StateT]):
 def steps_ahead(view: View) -> int:
     """Steps that may be in flight: one per stage, and one more that waits at stage 0 so that it never does."""
     return view.stages + 1
+
+
+def keeps_reserve(view: View) -> bool:
+    """Whether blocks are free beyond those that decoding takes until the next sequences end."""
+    return view.free_blocks >= _RESERVE * view.decoding
 
 
 def prefill_rows(

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tdpipe.core.step import Phase
 from tdpipe.scheduling.balance import next_decode_batch
 from tdpipe.scheduling.policies.composition import (
     Mix,
@@ -21,7 +20,7 @@ from tdpipe.scheduling.policies.composition import (
 from tdpipe.scheduling.policies.latency_targets import LatencyTargets
 from tdpipe.scheduling.policies.tail import admission_order, requests_keep_coming
 from tdpipe.scheduling.policies.temporal import TemporalPolicy, TemporalState
-from tdpipe.scheduling.policy import Plan, prefill_rows, steps_ahead
+from tdpipe.scheduling.policy import Plan, keeps_reserve, prefill_rows, steps_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from tdpipe.scheduling.policy import View
     from tdpipe.scheduling.sequence import Sequence
 
-_RESERVE = 0.5
-"""Blocks per decoding sequence that stay free at admission: what decoding takes until the next sequences end."""
 _FULL = 0.97
 """Part of the KV cache that resident sequences fill in steady state."""
 _CLEARLY = 1.02
@@ -103,10 +100,7 @@ class AdaptivePolicy:
             budget, decode = self._targets.fill(view, budget, self._budgets, decode)
         waiting = self._order(view) if admits else iter(())
         rows = tuple(prefill_rows(view, waiting, budget - len(decode)))
-        if not rows and not len(decode):
-            return None, state
-        phase = Phase.MIXED if rows and len(decode) else Phase.PREFILL if rows else Phase.DECODE
-        return Plan(phase, decode, rows), state
+        return Plan.of(decode, rows), state
 
     def _choose(self, view: View, state: AdaptiveState) -> AdaptiveState:
         # What runs makes output without prefill only where nothing comes after it.
@@ -132,6 +126,4 @@ class AdaptivePolicy:
         """Whether waiting sequences may take KV now."""
         if not view.waiting_count or not view.free_slots:
             return False
-        if view.free_blocks < _RESERVE * view.decoding:
-            return False
-        return self._targets.may_admit(view)
+        return keeps_reserve(view) and self._targets.may_admit(view)

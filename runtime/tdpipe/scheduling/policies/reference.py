@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tdpipe.core.step import Phase
-from tdpipe.scheduling.policy import Plan, steps_ahead
+from tdpipe.scheduling.policy import NO_ROWS, Plan, steps_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,6 @@ _PEAK_ROWS = 192
 """Rows from which a decode batch counts as full; also padded tokens of a prefill batch."""
 _PEAK_REFERENCE = 256
 """Tokens at which intensity counts as 1."""
-_NONE = np.zeros(0, dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class ReferencePolicy:
         if state.phase is Phase.PREFILL:
             rows = tuple(self._prefill(view))
             if rows:
-                return Plan(Phase.PREFILL, _NONE, rows), state
+                return Plan(Phase.PREFILL, NO_ROWS, rows), state
             state = ReferenceState(Phase.DECODE)
         batch = self._decode(view, state.decode_steps)
         if not len(batch):

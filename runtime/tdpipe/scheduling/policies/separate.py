@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tdpipe.core.step import Phase
 from tdpipe.scheduling.balance import next_decode_batch
-from tdpipe.scheduling.policy import Plan, prefill_rows, steps_ahead
+from tdpipe.scheduling.policy import NO_ROWS, Plan, prefill_rows, steps_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 
 _WATERMARK = 0.01
 """Part of the KV blocks that stays free at admission."""
-_NONE = np.zeros(0, dtype=np.int32)
 
 
 class SeparatePolicy:
@@ -45,7 +42,7 @@ class SeparatePolicy:
             return None, state
         rows = tuple(prefill_rows(view, _fitting(view), self._budget))
         if rows:
-            return Plan(Phase.PREFILL, _NONE, rows), state
+            return Plan(Phase.PREFILL, NO_ROWS, rows), state
         batch = next_decode_batch(view)
         return (Plan(Phase.DECODE, batch) if len(batch) else None), state
 

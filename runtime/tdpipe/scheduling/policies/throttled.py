@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tdpipe.core.step import Phase
 from tdpipe.scheduling.policy import Plan, prefill_rows, steps_ahead
 
 if TYPE_CHECKING:
@@ -48,7 +47,4 @@ class ThrottledPolicy:
         throttle = self._most * (free - _KEPT_FREE) / (1.0 - _KEPT_FREE)
         budget = max(min(view.load.tokens / _ROUNDS, throttle), _LEAST)
         rows = tuple(prefill_rows(view, waiting, int(budget)))
-        if not rows and not len(decode):
-            return None, state
-        phase = Phase.MIXED if rows and len(decode) else Phase.PREFILL if rows else Phase.DECODE
-        return Plan(phase, decode, rows), state
+        return Plan.of(decode, rows), state
