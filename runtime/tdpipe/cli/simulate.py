@@ -55,7 +55,11 @@ def simulate(
     ] = "classifier",
     budget: Annotated[
         int | None,
-        typer.Option(min=1, help="Token budget of every policy.", show_default=False),
+        typer.Option(
+            min=1,
+            help="Token budget of every policy but reference, which has none.",
+            show_default=False,
+        ),
     ] = None,
     profile: Annotated[
         Path | None,

@@ -128,7 +128,8 @@ class SchedulerSettings(_Section):
     are baselines: `hybrid` mixes both in one token budget, `throttled` lets load and free KV bound the prefill,
     `separate` prefills first, `reference` has the rules that TD-Pipe published."""
     token_budget: int = Field(default=512, ge=1)
-    """Batch tokens of a micro-batch that contains prefill; longer prompts are chunked."""
+    """Batch tokens of a micro-batch that contains prefill, for `adaptive` at most; longer prompts are chunked, but for
+    `reference`, which prefills them whole."""
     max_running: int = Field(default=256, ge=1)
     """Sequences that may hold KV at once."""
     profile: Path | None = None
@@ -137,7 +138,6 @@ class SchedulerSettings(_Section):
     """Standard deviations of the forecast KV use that are kept free."""
     switch_hysteresis: float = Field(default=1.0, ge=0)
     """How much the loss from thin decode batches must exceed the cost of switching to prefill, as a share of it."""
-
     ttft_target: float | None = Field(default=None, gt=0)
     """Seconds from a request's arrival to its first token that `adaptive` tries to keep. None is no bound."""
     tpot_target: float | None = Field(default=None, gt=0)
