@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from benchmarks.machine import cpu_cores, describe_machine
 from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
 from tdpipe.core.errors import TDPipeError
-from tdpipe.scheduling.cost_model import CostModel, MixingCost
+from tdpipe.scheduling.cost_model import CHUNK_TILE, CostModel, MixingCost
 from tdpipe.simulation.contestant import Contestant, compete, make_contestant
 from tdpipe.simulation.trace import SYNTHETIC
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-_TILE = 128
-"""Tokens of a chunk that read the earlier KV once, unless that is what is priced."""
 _BUDGETS = (128, 256, 512)
 """Of `hybrid`, tried at each price."""
 _COLOURS = {"temporal": "#1b9e77", "hybrid": "#7570b3", "adaptive": "#d95f02"}
@@ -62,7 +60,7 @@ PRICES = {
     ),
     "rereads": Price(
         "KV re-reads of prefill chunks",
-        f"reads of the earlier KV for each {_TILE} tokens of a chunk",
+        f"reads of the earlier KV for each {CHUNK_TILE} tokens of a chunk",
         (1.0, 8.0, 32.0, 64.0, 128.0),
     ),
 }
@@ -96,11 +94,11 @@ def priced(cost: CostModel, kind: str, amount: float) -> CostModel:
     """
     match kind:
         case "replay":
-            return CostModel(cost.stages, MixingCost(seconds=amount / 1e3), _TILE)
+            return CostModel(cost.stages, MixingCost(seconds=amount / 1e3))
         case "attention":
-            return CostModel(cost.stages, MixingCost(decode_context=amount), _TILE)
+            return CostModel(cost.stages, MixingCost(decode_context=amount))
         case "rereads":
-            return CostModel(cost.stages, MixingCost(), max(1, round(_TILE / amount)))
+            return CostModel(cost.stages, MixingCost(), max(1, round(CHUNK_TILE / amount)))
         case _:
             raise ValueError(f"no price {kind!r}")
 
