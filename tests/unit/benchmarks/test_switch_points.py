@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ def switches(policy: Policy[Any]) -> int:
     ]
     scheduler = Scheduler(policy, Shape(STAGES, 100, 16, 64, 128), cost)
     record = Simulator(scheduler, StageTimeline(cost, 64), jobs).run()
-    assert all(each.end <= record.seconds for each in record.requests)
+    assert all(math.isfinite(each.end) for each in record.requests)
     return record.phase_switches
 
 
