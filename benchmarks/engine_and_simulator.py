@@ -20,7 +20,7 @@ import msgspec
 
 from benchmarks.checkpoints import VOCABULARY, random_llama
 from benchmarks.machine import cpu_cores, describe_machine
-from benchmarks.request_mix import SYNTHETIC, make_requests, mix_lengths, scarce_kv_tokens
+from benchmarks.request_mix import make_requests, mix_lengths, scarce_kv_tokens
 from benchmarks.simulation_pairs import Pair, Side, report
 from benchmarks.systems.engine import engine_settings
 from benchmarks.systems.foreign_load import ForeignLoad
@@ -33,6 +33,7 @@ from tdpipe.core.profile import read_profile_file, write_profile_file
 from tdpipe.simulation.contestant import Contestant, compete
 from tdpipe.simulation.figures import Figures, figures_of
 from tdpipe.simulation.profiled_scenario import profiled_scenario
+from tdpipe.simulation.trace import SYNTHETIC
 from tdpipe.simulation.workload import Job as SimulatedJob
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from examples.demo_model.tasks import Split, examples, small_talk
 
 from benchmarks.length_rivals import FiveClasses, LogQuantiles, Ours, always_the_mean, oracle
 from benchmarks.machine import describe_machine
+from benchmarks.request_mix import LONGEST_PROMPT
 from tdpipe.core.errors import TDPipeError
 from tdpipe.prediction.catboost_predictor import CatBoostPredictor
 from tdpipe.prediction.features import PromptFeatures
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from tdpipe.prediction.verdict import Verdict
 
 _TASK_SHARES = {"count": 20, "repeat": 15, "reverse": 30, "sort": 25, "spell": 10, "small talk": 3}
-_LONGEST_PROMPT = 1_024
-"""Prompt tokens of a trace's rows at most, TD-Pipe's own filter."""
 _SUMS = (32, 128, 512)
 _AHEAD = (0.25, 1.0, 2.0)
 """Mean lengths that the KV cache is forecast ahead."""
@@ -83,7 +82,7 @@ def trace_rows(
     file: Path, count: int, bound: int, seed: int
 ) -> tuple[list[PromptFeatures], TrainingRows]:
     """Requests of a trace, of which only numbers are known."""
-    drawn = sample(read_trace(file, _LONGEST_PROMPT), count, seed, arrivals=False)
+    drawn = sample(read_trace(file, LONGEST_PROMPT), count, seed, arrivals=False)
     features = [PromptFeatures(each.prompt_tokens, bound) for each in drawn]
     return features, _rows(features, [each.output_tokens for each in drawn])
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from benchmarks.machine import describe_machine
-from benchmarks.paper_work import LONGEST_PROMPT
+from benchmarks.request_mix import LONGEST_PROMPT
 from benchmarks.systems.foreign_load import ForeignLoad
 from benchmarks.systems.process import call_in_process
 from tdpipe.controller.paced_run import PacedComparison, PacedPlan, compare_paced

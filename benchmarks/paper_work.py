@@ -21,6 +21,7 @@ import msgspec
 
 from benchmarks.ablated import adaptive
 from benchmarks.machine import cpu_cores, describe_machine
+from benchmarks.request_mix import LONGEST_PROMPT
 from tdpipe.core.errors import TDPipeError
 from tdpipe.scheduling.policies.temporal import by_arrival
 from tdpipe.simulation.bound import steady_bound
@@ -35,8 +36,6 @@ from tdpipe.simulation.workload import Job, make_jobs
 if TYPE_CHECKING:
     from tdpipe.simulation.length_knowledge import Knowledge
 
-LONGEST_PROMPT = 1_024
-"""The paper's filter."""
 _SWEPT = {
     "hybrid": (64, 96, 128, 192, 256, 384, 512, 1024),
     "throttled": (128, 256, 512, 1024, 2048),

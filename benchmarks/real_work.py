@@ -24,12 +24,13 @@ import msgspec
 from benchmarks.checkpoints import VOCABULARY, random_llama
 from benchmarks.machine import cpu_cores, describe_machine
 from benchmarks.report import markdown_table, summarise
-from benchmarks.request_mix import SYNTHETIC, make_requests, mix_lengths, scarce_kv_tokens
+from benchmarks.request_mix import make_requests, mix_lengths, scarce_kv_tokens
 from benchmarks.systems.catalogue import SYSTEMS
 from benchmarks.systems.job import BLOCK_SIZE, Job
 from benchmarks.systems.peers import PEERS, interpreter_of
 from benchmarks.systems.process import run_in_process
 from tdpipe.core.errors import TDPipeError
+from tdpipe.simulation.trace import SYNTHETIC
 
 if TYPE_CHECKING:
     from benchmarks.request_mix import MixRequest

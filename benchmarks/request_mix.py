@@ -1,32 +1,25 @@
-"""Which requests a benchmark serves: lengths like people's, a quarter as long, so that a CPU ends.
+"""Which requests a benchmark serves on a CPU: lengths like people's, a quarter as long, so that it ends.
 
-Lengths come from a trace, or from a synthetic mix where no trace is given; what the prompts say is
-random, since only their lengths cost anything.
+What the prompts say is random, since only their lengths cost anything.
 """
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tdpipe.core.errors import SettingsError
+from tdpipe.simulation.trace import read_trace, sample, synthetic_trace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SHRINK = 4
 LONGEST_PROMPT = 1_024
 """Prompt tokens of a trace's row at most, before shrinking: TD-Pipe's own filter."""
-SYNTHETIC = "synthetic lognormal"
+_SHRINK = 4
 _KV_SHARE = 0.4
 """Of what all requests at once would need: so little that scheduling matters."""
-_COLUMNS = ("num_prefill_tokens", "num_decode_tokens")
-_MEAN_AND_MEDIAN = ((378.0, 297.0), (415.0, 399.0))
-"""Of ShareGPT's prompts and outputs in Llama-2 tokens behind that filter. As a lognormal the outputs
-vary less (standard deviation 119) than they do there (271)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,50 +36,16 @@ def mix_lengths(trace: Path | None, count: int, seed: int) -> list[tuple[int, in
     Raises:
         SettingsError: the trace cannot be read or is too short.
     """
-    return trace_lengths(trace, count, seed) if trace else synthetic_lengths(count, seed)
+    rows = read_trace(trace, LONGEST_PROMPT) if trace else synthetic_trace()
+    return [
+        (max(1, row.prompt_tokens // _SHRINK), max(1, row.output_tokens // _SHRINK))
+        for row in sample(rows, count, seed, arrivals=False)
+    ]
 
 
 def scarce_kv_tokens(lengths: list[tuple[int, int]]) -> int:
     """Tokens of a KV cache that holds only a part of these requests at once."""
     return int(_KV_SHARE * sum(prompt + output for prompt, output in lengths))
-
-
-def trace_lengths(file: Path, count: int, seed: int) -> list[tuple[int, int]]:
-    """`count` rows of a trace, drawn without replacement: prompt and output tokens, shrunk.
-
-    Args:
-        file: a CSV with the columns num_prefill_tokens and num_decode_tokens.
-        count: rows to draw from those with at most `LONGEST_PROMPT` prompt tokens.
-        seed: of the draw.
-
-    Raises:
-        SettingsError: the file is not such a CSV or has too few rows.
-    """
-    columns = " and ".join(_COLUMNS)
-    try:
-        with file.open(newline="") as lines:
-            rows = [tuple(int(row[name]) for name in _COLUMNS) for row in csv.DictReader(lines)]
-    except OSError as error:
-        raise SettingsError("--trace", str(error), "give a CSV file, or leave it out") from error
-    except (KeyError, TypeError, ValueError) as error:
-        problem = f"{file} lacks whole numbers in {columns}"
-        raise SettingsError("--trace", problem, "give a CSV with these columns") from error
-    fitting = [row for row in rows if row[0] <= LONGEST_PROMPT]
-    if len(fitting) < count:
-        problem = f"{file} has {len(fitting)} rows of up to {LONGEST_PROMPT} prompt tokens"
-        raise SettingsError("--trace", problem, f"ask for no more than that, not {count}")
-    drawn = np.random.default_rng(seed).choice(len(fitting), count, replace=False)
-    return [_shrunk(*fitting[index]) for index in drawn]
-
-
-def synthetic_lengths(count: int, seed: int) -> list[tuple[int, int]]:
-    """`count` prompt and output tokens, lognormal with ShareGPT's means and medians, shrunk."""
-    random = np.random.default_rng(seed)
-    columns = [
-        random.lognormal(np.log(median), np.sqrt(2 * np.log(mean / median)), count)
-        for mean, median in _MEAN_AND_MEDIAN
-    ]
-    return [_shrunk(int(prompt), int(output)) for prompt, output in zip(*columns, strict=True)]
 
 
 def make_requests(
@@ -98,7 +57,3 @@ def make_requests(
         MixRequest(tuple(random.integers(vocabulary, size=prompt).tolist()), output)
         for prompt, output in lengths
     )
-
-
-def _shrunk(prompt: int, output: int) -> tuple[int, int]:
-    return max(1, prompt // SHRINK), max(1, output // SHRINK)
