@@ -10,7 +10,6 @@ The prompts are the demo model's, whose answers follow from them; a trace has le
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
 import sys
 import threading
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from examples.demo_model.tasks import Split, examples, small_talk
 
+from benchmarks.command_line import shown_command
 from benchmarks.length_rivals import FiveClasses, LogQuantiles, Ours, always_the_mean, oracle
 from benchmarks.machine import describe_machine
 from benchmarks.request_mix import LONGEST_PROMPT
@@ -217,7 +217,7 @@ def main() -> None:
         "oracle": oracle,
     }
     what = f"lengths of {args.trace.name}" if args.trace else "prompts of the demo model's tasks"
-    print(f"Machine: {machine}.\n\nCommand: `{_command()}`\n")
+    print(f"Machine: {machine}.\n\nCommand: `{shown_command('length_prediction')}`\n")
     print(
         f"{len(learned)} requests to learn from, {len(judged)} others to judge by: {what}, "
         f"{judged.lengths.mean():.0f} output tokens in the mean. Errors are roots of mean squares; the five classes "
@@ -235,12 +235,6 @@ def _data(args: argparse.Namespace) -> tuple[TrainingRows, TrainingRows, list[Pr
     bound = args.max_tokens or 512
     features, learned = demo_rows(args.rows, Split.TRAIN, bound, args.seed)
     return learned, demo_rows(args.judged, Split.HELD_OUT, bound, args.seed)[1], features
-
-
-def _command() -> str:
-    # Where files lie on this machine is nobody else's business.
-    arguments = [Path(each).name if "/" in each else each for each in sys.argv[1:]]
-    return shlex.join(["python", "-m", "benchmarks.length_prediction", *arguments])
 
 
 if __name__ == "__main__":

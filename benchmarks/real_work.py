@@ -12,7 +12,6 @@ interpreters are to be named.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import tempfile
 from dataclasses import replace
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from benchmarks.checkpoints import VOCABULARY, random_llama
+from benchmarks.command_line import shown_command
 from benchmarks.machine import cpu_cores, describe_machine
 from benchmarks.report import markdown_table, summarise
 from benchmarks.request_mix import make_requests, mix_lengths, scarce_kv_tokens
@@ -86,12 +86,13 @@ def main() -> None:
         sys.exit(str(error))
     baseline = SYSTEMS[args.systems[-1]]
     summaries = summarise(runs, baseline, len(job.requests))
-    print(f"Machine: {machine}.\n\nCommand: `{_command()}`\n\n{_workload(args, job)}\n")
+    command = shown_command("real_work")
+    print(f"Machine: {machine}.\n\nCommand: `{command}`\n\n{_workload(args, job)}\n")
     if software := {each.software for rounds in runs.values() for each in rounds} - {""}:
         print(f"Peers: {'; '.join(sorted(software))}.\n")
     print(markdown_table(summaries, baseline, len(job.requests)))
     if args.json:
-        figures = {"machine": machine, "command": _command(), "systems": summaries}
+        figures = {"machine": machine, "command": command, "systems": summaries}
         args.json.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
 
 
@@ -141,12 +142,6 @@ def _workload(args: argparse.Namespace, job: Job) -> str:
 
 def _output_tokens(requests: tuple[MixRequest, ...]) -> int:
     return sum(each.output_tokens for each in requests)
-
-
-def _command() -> str:
-    # Where files lie on this machine is nobody else's business.
-    arguments = [Path(each).name if "/" in each else each for each in sys.argv[1:]]
-    return shlex.join(["python", "-m", "benchmarks.real_work", *arguments])
 
 
 if __name__ == "__main__":
