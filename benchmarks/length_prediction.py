@@ -14,10 +14,12 @@ import statistics
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from examples.demo_model.tasks import Split, examples, small_talk
 
@@ -29,7 +31,7 @@ from tdpipe.core.errors import TDPipeError
 from tdpipe.prediction.catboost_predictor import CatBoostPredictor
 from tdpipe.prediction.features import PromptFeatures
 from tdpipe.prediction.input_vector import input_vector
-from tdpipe.prediction.score import score
+from tdpipe.prediction.score import Score, score
 from tdpipe.prediction.tenants import TenantHistory
 from tdpipe.prediction.text_numbers import describe_text
 from tdpipe.prediction.training import TrainingFailedError
@@ -144,8 +146,8 @@ class Patience:
         self._stopped.set()
 
 
-def cost_table(model: LengthModel, features: list[PromptFeatures]) -> str:
-    """What a request costs the engine, and which share of the paper's run that is."""
+def costs_of(model: LengthModel, features: list[PromptFeatures]) -> dict[str, tuple[float, float]]:
+    """Microseconds that the parts of a request cost the engine, see `microseconds`."""
     predictor = CatBoostPredictor(model, Patience())
     timed = {
         f"reading a text of {len(_LONG_PROMPT):,} characters, beside the event loop": microseconds(
@@ -157,6 +159,11 @@ def cost_table(model: LengthModel, features: list[PromptFeatures]) -> str:
         ),
     }
     predictor.close()
+    return timed
+
+
+def cost_table(timed: dict[str, tuple[float, float]]) -> str:
+    """The parts, and which share of the paper's run they are together."""
     lines = ["| a request's | median us | p99 us |", "|---|---|---|"]
     lines += [f"| {name} | {usual:.0f} | {rare:.0f} |" for name, (usual, rare) in timed.items()]
     seconds = sum(usual for usual, _ in timed.values()) / 1e6
@@ -168,7 +175,26 @@ def cost_table(model: LengthModel, features: list[PromptFeatures]) -> str:
     return "\n".join([*lines, "", told])
 
 
-def error_table(rivals: dict[str, Prediction], judged: TrainingRows, seed: int) -> str:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """How good a rival's predictions are."""
+
+    score: Score
+    sums: tuple[float, ...]
+    """Error of the summed length at each of `_SUMS`, as a share of the sum."""
+    forecast: tuple[float, ...]
+    """See `forecast_errors`."""
+
+
+def judge(predict: Prediction, judged: TrainingRows, seed: int) -> Judged:
+    """Let a rival predict all of these."""
+    outcomes = predict(judged)
+    got = score(outcomes, judged.lengths)
+    sums = tuple(got.sum_error(count) for count in _SUMS)
+    return Judged(got, sums, tuple(forecast_errors(judged, outcomes, seed)))
+
+
+def error_table(found: dict[str, Judged]) -> str:
     """A row per rival."""
     header = [
         "predictor",
@@ -178,15 +204,13 @@ def error_table(rivals: dict[str, Prediction], judged: TrainingRows, seed: int) 
         *(f"KV in {share:g} mean lengths" for share in _AHEAD),
     ]
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-    for name, predict in rivals.items():
-        outcomes = predict(judged)
-        got = score(outcomes, judged.lengths)
+    for name, each in found.items():
         cells = [
             name,
-            *(f"{got.sum_error(count):.1%}" for count in _SUMS),
-            f"{-got.bias / got.mean_length:+.1%}",
-            f"{got.pinball:.2f}",
-            *(f"{error:.1%}" for error in forecast_errors(judged, outcomes, seed)),
+            *(f"{error:.1%}" for error in each.sums),
+            f"{-each.score.bias / each.score.mean_length:+.1%}",
+            f"{each.score.pinball:.2f}",
+            *(f"{error:.1%}" for error in each.forecast),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -202,6 +226,7 @@ def main() -> None:
     parser.add_argument("--judged", type=int, default=4_000, help="other requests to judge by")
     parser.add_argument("--max-tokens", type=int, help="of each request; else 512, a trace's 2048")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
     args = parser.parse_args()
     machine = describe_machine()
     try:
@@ -223,7 +248,12 @@ def main() -> None:
         f"{judged.lengths.mean():.0f} output tokens in the mean. Errors are roots of mean squares; the five classes "
         f"are named right for {classes.accuracy(judged):.1%}.\n"
     )
-    print(f"{error_table(rivals, judged, args.seed)}\n\n{cost_table(ours.model, features)}")
+    found = {name: judge(predict, judged, args.seed) for name, predict in rivals.items()}
+    timed = costs_of(ours.model, features)
+    print(f"{error_table(found)}\n\n{cost_table(timed)}")
+    if args.json:
+        figures = {"predictors": found, "microseconds": timed}
+        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
 
 
 def _data(args: argparse.Namespace) -> tuple[TrainingRows, TrainingRows, list[PromptFeatures]]:
