@@ -98,7 +98,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--trace", type=Path, help=f"CSV of lengths, else a {SYNTHETIC} mix")
     parser.add_argument("--profiles", type=Path, help="folder of measured tables, else estimates")
     parser.add_argument("--models", nargs="+", choices=_PROFILES, default=["qwen2.5-32b"])
-    parser.add_argument("--policies", nargs="+", choices=NAMES, default=["hybrid", "temporal"])
+    parser.add_argument("--policies", nargs="+", choices=NAMES, default=["adaptive", "temporal"])
     parser.add_argument("--budget", type=int, default=256, help="token budget of the policies")
     parser.add_argument("--running", type=int, default=400, help="requests that hold KV, at most")
     parser.add_argument("--seconds", type=float, default=120.0, help="of steady state")

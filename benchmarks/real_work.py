@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from benchmarks.request_mix import MixRequest
     from benchmarks.systems.job import Run, System
 
-_DEFAULT_SYSTEMS = ("temporal-2", "hybrid-2", "temporal-1", "generate-batch")
+_DEFAULT_SYSTEMS = ("adaptive-2", "hybrid-2", "temporal-2", "adaptive-1", "generate-batch")
 
 
 def parse_arguments() -> argparse.Namespace:
