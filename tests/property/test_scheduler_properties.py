@@ -14,9 +14,10 @@ from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import Step
 from tdpipe.scheduling.answers import Idle, Shape
-from tdpipe.scheduling.cost_model import proportional_cost
+from tdpipe.scheduling.cost_model import CostModel, MixingCost, proportional_cost
 from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
 from tdpipe.scheduling.policies.hybrid import HybridPolicy
+from tdpipe.scheduling.policies.latency_targets import LatencyTargets
 from tdpipe.scheduling.policies.reference import ReferencePolicy
 from tdpipe.scheduling.policies.separate import SeparatePolicy
 from tdpipe.scheduling.policies.temporal import TemporalPolicy
@@ -26,7 +27,18 @@ from tdpipe.scheduling.scheduler import Scheduler
 if TYPE_CHECKING:
     from tdpipe.scheduling.policy import Policy
 
-POLICIES = ("temporal", "adaptive", "hybrid", "separate", "throttled", "reference")
+DEAR, HURRIED, GUARDED = "adaptive, mixing dear", "adaptive, ttft", "adaptive, ttft and tpot"
+POLICIES = (
+    "temporal",
+    "adaptive",
+    DEAR,
+    HURRIED,
+    GUARDED,
+    "hybrid",
+    "separate",
+    "throttled",
+    "reference",
+)
 STOP = 1
 OTHER = 2
 
@@ -51,6 +63,8 @@ class Case:
     arrivals: list[Arrival] = field(default_factory=list)
     promptness: tuple[int, ...] = (0,)
     """Results taken before each next step, over and over."""
+    pace: float = 0.0
+    """Seconds between two events. Where time stands still, requests count as coming for ever."""
 
 
 @st.composite
@@ -87,6 +101,7 @@ def cases(draw: st.DrawFn, *, aborts: bool = True, oracle: bool = False) -> Case
         draw(st.integers(1, 64)),
         sorted(arrivals, key=lambda a: a.at),
         tuple(draw(st.lists(st.integers(0, 5), min_size=1, max_size=8))),
+        draw(st.sampled_from((0.0, 1e-3, 1e3))),
     )
 
 
@@ -94,13 +109,19 @@ def make_scheduler(policy: str, case: Case) -> Scheduler[Any]:
     made: dict[str, Policy[Any]] = {
         "temporal": TemporalPolicy(case.budget, 0.0, 1.0),
         "adaptive": AdaptivePolicy(case.budget),
+        DEAR: AdaptivePolicy(case.budget),
+        HURRIED: AdaptivePolicy(case.budget, LatencyTargets(ttft=0.02)),
+        GUARDED: AdaptivePolicy(case.budget, LatencyTargets(ttft=0.02, tpot=0.005)),
         "hybrid": HybridPolicy(case.budget),
         "separate": SeparatePolicy(case.budget),
         "throttled": ThrottledPolicy(case.budget),
         "reference": ReferencePolicy(),
     }
     shape = Shape(case.stages, case.blocks, case.block_size, case.slots, 128)
-    return Scheduler(made[policy], shape, proportional_cost(case.stages))
+    cost = proportional_cost(case.stages)
+    if policy == DEAR:
+        cost = CostModel(cost.stages, MixingCost(seconds=1.0))
+    return Scheduler(made[policy], shape, cost)
 
 
 def check_blocks(scheduler: Scheduler[Any]) -> None:
@@ -127,6 +148,10 @@ class Replay:
         self.coverage: dict[int, int] = {}
         self.turn = 0
 
+    @property
+    def now(self) -> float:
+        return self.turn * self.case.pace
+
     def run(self) -> None:
         arrivals = list(enumerate(self.case.arrivals))
         tick = 0
@@ -137,7 +162,7 @@ class Replay:
             for index, arrival in enumerate(self.case.arrivals):
                 name = str(index)
                 due = arrival.aborts_after is not None and arrival.at + arrival.aborts_after == tick
-                if due and name not in self.ended and self.scheduler.abort(name, tick):
+                if due and name not in self.ended and self.scheduler.abort(name, self.now):
                     self.ended[name] = FinishReason.ABORT
             self.advance()
             check_blocks(self.scheduler)
@@ -152,7 +177,7 @@ class Replay:
             LengthDistribution(arrival.predicted),
             stop_token_ids=frozenset({STOP}),
         )
-        self.scheduler.add(request, 0.0)
+        self.scheduler.add(request, self.now)
         self.output[request.id] = 0
 
     def advance(self) -> None:
@@ -160,7 +185,7 @@ class Replay:
         for _ in range(self.case.promptness[self.turn % len(self.case.promptness)]):
             if self.in_flight:
                 self.deliver(self.in_flight.pop(0))
-        step = self.scheduler.next_step(0.0)
+        step = self.scheduler.next_step(self.now)
         if isinstance(step, Step):
             self.execute(step)
             self.in_flight.append(step)
@@ -188,7 +213,7 @@ class Replay:
             # Requests are added in the order of the case, and numbered in the order of adding.
             stop = self.output[str(number)] + 1 >= self.case.arrivals[number].stops_at
             tokens.append(STOP if stop else OTHER)
-        emission = self.scheduler.on_result(step.id, np.array(tokens, dtype=np.int32), (), 0.0)
+        emission = self.scheduler.on_result(step.id, np.array(tokens, dtype=np.int32), (), self.now)
         for name in emission.request_ids:
             assert name not in self.ended
             self.output[name] += 1
@@ -240,7 +265,7 @@ def test_a_new_epoch_starts_every_sequence_again_with_its_tokens(
         if not replay.scheduler.state.sequences:
             break
         replay.advance()
-    replay.scheduler.requeue_all(2, 0.0)
+    replay.scheduler.requeue_all(2, replay.now)
     replay.in_flight.clear()
     assert replay.scheduler.state.pool.used == 0
     while replay.scheduler.state.sequences:
