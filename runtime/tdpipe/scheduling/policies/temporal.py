@@ -143,6 +143,9 @@ class TemporalPolicy:
         thin = view.decoding < view.stages
         if not thin and not self._much_has_changed(view, state):
             return False
+        head = next(self._order(view), None)
+        if head is None or head.length > view.free_blocks * view.block_size:
+            return False  # without a forecast, which costs more than all else here
         admission = self._admission(view, view.running_demand())
         fitting = list(islice(admission.sequences(), min(_LOOK_AHEAD, view.free_slots)))
         if not fitting or thin:
