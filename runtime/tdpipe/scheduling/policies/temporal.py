@@ -11,12 +11,10 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tdpipe.core.step import Phase
 from tdpipe.scheduling.balance import next_decode_batch
 from tdpipe.scheduling.forecast import Demands
-from tdpipe.scheduling.policy import Plan, prefill_rows, steps_ahead
+from tdpipe.scheduling.policy import NO_ROWS, Plan, prefill_rows, steps_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +36,6 @@ _PATIENCE = 0.05
 output of a batch that never thins."""
 _WINDOW = 16
 """Waiting requests whose forecast is made at once."""
-_NONE = np.zeros(0, dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +116,7 @@ class TemporalPolicy:
         rows = tuple(prefill_rows(view, admitted.sequences(), self._budget))
         if not rows:
             return None, state
-        return Plan(Phase.PREFILL, _NONE, rows), TemporalState(
+        return Plan(Phase.PREFILL, NO_ROWS, rows), TemporalState(
             Phase.PREFILL, admitted.accepted(rows)
         )
 
