@@ -64,15 +64,22 @@ class LatencyTargets:
             decode: slots that are to decode next.
         """
         hurries = self._hurries(view, chosen)
-        wanted = int(budgets[-1]) if hurries else chosen
         if self.tpot is None:
-            return wanted, decode[:0] if hurries else decode
+            if not hurries:
+                return chosen, decode
+            decode = decode[:0]
         context = float(view.context_of(decode).sum())
         begun = view.partial()
         if begun is not None:
-            tiles = -(-(wanted - len(decode)) // view.cost.chunk_tile)
+            tiles = -(-(chosen - len(decode)) // view.cost.chunk_tile)
             context += max(0, tiles) * (begun.length - view.unscheduled(begun))
-        return min(wanted, int(self.allowed(view, budgets, context)[-1])), decode
+        fits = self.allowed(view, budgets if hurries else budgets[budgets <= chosen], context)
+        if not hurries and fits[-1] == chosen:
+            return chosen, decode
+        mixed = np.full(len(fits), len(decode) > 0)
+        seconds = view.cost.step_seconds(fits, np.full(len(fits), context), mixed)
+        soonest = int(np.argmax((fits - len(decode)) / seconds))  # most prefill a second
+        return int(fits[soonest]), decode
 
     def may_admit(self, view: View) -> bool:
         """Whether one more running sequence keeps a round of decode steps short enough."""
