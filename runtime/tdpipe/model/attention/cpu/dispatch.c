@@ -99,6 +99,12 @@ static int64_t plan(const tdpipe_call *call, tdpipe_item *items) {
     return count;
 }
 
+/* Threads take items in turn, so the next of a thread is as many items on as there are threads. */
+static const tdpipe_item *after(const tdpipe_item *items, int64_t count, int64_t i,
+                                int64_t threads) {
+    return i + threads < count && items[i + threads].streaming ? items + i + threads : 0;
+}
+
 int tdpipe_attend(const tdpipe_call *call, int isa) {
     tdpipe_attend_item *attend = variant(isa);
     const int problem = check(call);
@@ -109,14 +115,15 @@ int tdpipe_attend(const tdpipe_call *call, int isa) {
     plan(call, items);
     if (call->threads == 1) { /* no parallel region: entering one costs more than a small decode */
         for (int64_t token = 0; token < call->tokens; token++) store_token(call, token);
-        for (int64_t i = 0; i < count; i++) attend(call, items + i);
+        for (int64_t i = 0; i < count; i++) attend(call, items + i, after(items, count, i, 1));
     } else {
 #pragma omp parallel num_threads((int)call->threads)
         {
 #pragma omp for
             for (int64_t token = 0; token < call->tokens; token++) store_token(call, token);
 #pragma omp for schedule(dynamic)
-            for (int64_t i = 0; i < count; i++) attend(call, items + i);
+            for (int64_t i = 0; i < count; i++)
+                attend(call, items + i, after(items, count, i, call->threads));
         }
     }
     free(items);

@@ -31,7 +31,9 @@ typedef struct {
     int32_t streaming;            /* decode: read the cache once, front to back */
 } tdpipe_item;
 
-typedef void tdpipe_attend_item(const tdpipe_call *call, const tdpipe_item *item);
+/* `next` is what the thread will probably be given next, or null; it is streaming. */
+typedef void tdpipe_attend_item(const tdpipe_call *call, const tdpipe_item *item,
+                                const tdpipe_item *next);
 
 enum {
     TDPIPE_MAX_HEAD_DIM = 256,
