@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    from gguf import GGMLQuantizationType
     from numpy.typing import NDArray
 
 _PARTS = {
@@ -42,9 +43,7 @@ def write_gguf(checkpoint: Path, file: Path, dtype: str) -> None:
     writer = gguf.GGUFWriter(file, "llama")
     _describe(writer, config)
     for name, weight in load_file(checkpoint / "model.safetensors").items():
-        kind = gguf.GGMLQuantizationType.F32
-        if weight.ndim > 1 and dtype == "bfloat16":
-            kind = gguf.GGMLQuantizationType.BF16
+        kind = ggml_type(dtype if weight.ndim > 1 else "float32")
         rotated = _rotated_heads(name, config)
         laid = interleave_halves(weight, rotated) if rotated else weight
         writer.add_tensor(gguf_name(name), gguf.quantize(laid, kind), raw_dtype=kind)
@@ -52,6 +51,13 @@ def write_gguf(checkpoint: Path, file: Path, dtype: str) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def ggml_type(dtype: str) -> GGMLQuantizationType:
+    """What ggml calls float32 or bfloat16."""
+    from gguf import GGMLQuantizationType
+
+    return GGMLQuantizationType.BF16 if dtype == "bfloat16" else GGMLQuantizationType.F32
 
 
 def gguf_name(name: str) -> str:

@@ -7,6 +7,7 @@ server; so the KV cache is as large as all rows need, whatever the job says.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.systems.foreign_load import ForeignLoad
-from benchmarks.systems.gguf_file import write_gguf
+from benchmarks.systems.gguf_file import ggml_type, write_gguf
 from benchmarks.systems.job import WARM_UP, Run
 from benchmarks.systems.row_filling import RowFilling
 from tdpipe.core.errors import PipelineError
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from benchmarks.request_mix import MixRequest
     from benchmarks.systems.job import Job
     from benchmarks.systems.row_filling import Piece
+
+_ERROR = 4
+"""ggml's level of errors; below are some thousand lines about the graph."""
 
 
 def run_llama_cpp(job: Job) -> Run:
@@ -49,6 +53,11 @@ def run_llama_cpp(job: Job) -> Run:
     return Run(seconds, outputs, load.cores(), software=software)
 
 
+def _print_error(level: int, text: bytes, _: object) -> None:
+    if level == _ERROR:
+        sys.stderr.write(text.decode())
+
+
 class _Context:
     def __init__(self, file: Path, job: Job) -> None:
         import llama_cpp
@@ -56,6 +65,9 @@ class _Context:
         self._llama = llama_cpp
         self._rows = job.system.rows
         self._budget = max(job.token_budget, job.system.rows)
+        # Kept, since C holds no reference.
+        self._log = llama_cpp.llama_log_callback(_print_error)
+        llama_cpp.llama_log_set(self._log, None)
         llama_cpp.llama_backend_init()
         model = llama_cpp.llama_model_load_from_file(str(file).encode(), self._model_parameters())
         if not model:
@@ -68,8 +80,7 @@ class _Context:
         parameters.n_batch = parameters.n_ubatch = self._budget
         parameters.n_threads = parameters.n_threads_batch = job.threads
         parameters.kv_unified = False
-        kind = "BF16" if job.dtype == "bfloat16" else "F32"
-        parameters.type_k = parameters.type_v = getattr(llama_cpp, f"GGML_TYPE_{kind}")
+        parameters.type_k = parameters.type_v = int(ggml_type(job.dtype))
         self._context = llama_cpp.llama_init_from_model(model, parameters)
         if not self._context:
             raise PipelineError("llama.cpp makes no context of the size asked for")
