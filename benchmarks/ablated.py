@@ -11,6 +11,7 @@ import numpy as np
 
 from tdpipe.scheduling.balance import next_decode_batch
 from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
+from tdpipe.scheduling.policies.composition import candidate_budgets
 from tdpipe.scheduling.policies.reference import worth_switching
 from tdpipe.scheduling.policies.tail import admission_order
 from tdpipe.scheduling.policies.temporal import TemporalPolicy
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from tdpipe.scheduling.forecast import Demands
     from tdpipe.scheduling.policy import View
     from tdpipe.scheduling.sequence import Sequence
+
+_OVER = 8
+"""Tokens over an edge."""
 
 
 def adaptive(
@@ -39,6 +43,12 @@ def adaptive(
 def adaptive_at(budget: int, settings: SchedulerSettings) -> AdaptivePolicy:  # noqa: ARG001
     """The policy with one budget of batch tokens instead of a choice."""
     return AdaptivePolicy(budget, budgets=np.array([budget], dtype=np.int32))
+
+
+def adaptive_over_edges(settings: SchedulerSettings) -> AdaptivePolicy:
+    """The policy with its choice of budgets, each of which begins another tile."""
+    most = settings.token_budget
+    return AdaptivePolicy(most, budgets=candidate_budgets(most) + _OVER)
 
 
 def temporal(

@@ -22,6 +22,7 @@ import msgspec
 from benchmarks.ablated import (
     adaptive,
     adaptive_at,
+    adaptive_over_edges,
     as_they_come,
     by_count,
     by_count_and_arrival,
@@ -103,8 +104,9 @@ def _of_both(policy: str, build: Callable[..., Policy[Any]]) -> tuple[Ablation, 
 
 ABLATIONS = (
     *_of_both("adaptive", adaptive),
-    Ablation("adaptive", "tile edges", "512 tokens", partial(adaptive_at, 512)),
-    Ablation("adaptive", "tile edges", "2,048 tokens", partial(adaptive_at, 2_048)),
+    Ablation("adaptive", "tile edges", "budgets 8 tokens over an edge", adaptive_over_edges),
+    Ablation("adaptive", "choice of the budget", "512 tokens", partial(adaptive_at, 512)),
+    Ablation("adaptive", "choice of the budget", "2,048 tokens", partial(adaptive_at, 2_048)),
     Ablation("adaptive", "order of the tail", "arrival", partial(adaptive, order=by_arrival)),
     *_of_both("temporal", temporal),
     Ablation("temporal", "forecast margin", "0", partial(temporal, margin=0.0)),
