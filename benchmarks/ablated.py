@@ -11,7 +11,6 @@ import numpy as np
 
 from tdpipe.scheduling.balance import next_decode_batch
 from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
-from tdpipe.scheduling.policies.composition import candidate_budgets
 from tdpipe.scheduling.policies.reference import worth_switching
 from tdpipe.scheduling.policies.tail import admission_order
 from tdpipe.scheduling.policies.temporal import TemporalPolicy
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from tdpipe.scheduling.policy import View
     from tdpipe.scheduling.sequence import Sequence
 
-_OVER = 8
-"""Tokens over an edge."""
+_TILE, _OVER = 128, 8
+"""Tokens of the widest tile, and how far over its edge a budget is put."""
 
 
 def adaptive(
@@ -46,9 +45,10 @@ def adaptive_at(budget: int, settings: SchedulerSettings) -> AdaptivePolicy:  # 
 
 
 def adaptive_over_edges(settings: SchedulerSettings) -> AdaptivePolicy:
-    """The policy with its choice of budgets, each of which begins another tile."""
+    """The policy with a choice of budgets that each begin another of the widest tiles."""
     most = settings.token_budget
-    return AdaptivePolicy(most, budgets=candidate_budgets(most) + _OVER)
+    budgets = np.arange(_TILE + _OVER, most + _TILE, _TILE, dtype=np.int32)
+    return AdaptivePolicy(most, budgets=budgets)
 
 
 def temporal(

@@ -104,7 +104,7 @@ def _of_both(policy: str, build: Callable[..., Policy[Any]]) -> tuple[Ablation, 
 
 ABLATIONS = (
     *_of_both("adaptive", adaptive),
-    Ablation("adaptive", "tile edges", "budgets 8 tokens over an edge", adaptive_over_edges),
+    Ablation("adaptive", "tile edges", "budgets 8 over a multiple of 128", adaptive_over_edges),
     Ablation("adaptive", "choice of the budget", "512 tokens", partial(adaptive_at, 512)),
     Ablation("adaptive", "choice of the budget", "2,048 tokens", partial(adaptive_at, 2_048)),
     Ablation("adaptive", "order of the tail", "arrival", partial(adaptive, order=by_arrival)),
