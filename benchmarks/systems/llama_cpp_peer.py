@@ -80,6 +80,9 @@ class _Context:
         parameters.n_batch = parameters.n_ubatch = self._budget
         parameters.n_threads = parameters.n_threads_batch = job.threads
         parameters.kv_unified = False
+        if job.dtype == "float32":
+            # No slower, and with it 15 of 20 requests end in other tokens than float32's.
+            parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.type_k = parameters.type_v = int(ggml_type(job.dtype))
         self._context = llama_cpp.llama_init_from_model(model, parameters)
         if not self._context:
