@@ -54,11 +54,17 @@ def _cheapest(view: View, most: int) -> int:
 
 
 def _mean_batch(view: View, ready: IntArray, batches: int) -> int:
-    """How many of the ready rows take as long as the mean of `batches` micro-batches."""
-    counts = np.arange(1, len(ready) + 1, dtype=np.int32)
-    times = view.cost.step_seconds(counts, np.cumsum(view.context_of(ready), dtype=np.int32))
+    """How many of the ready rows take as long as the mean of `batches` micro-batches.
+
+    Where more rows are measured to take less time, fewer count as no faster: else half the mean would pass for it.
+    """
     share = -(-view.decoding // batches)
-    target = view.cost.step_time(share, view.context / batches)
+    counts = np.arange(1, max(len(ready), share) + 1, dtype=np.int32)
+    ours = counts[: len(ready)]
+    reads = np.cumsum(view.context_of(ready), dtype=np.int32)
+    times = np.maximum.accumulate(view.cost.step_seconds(ours, reads))
+    mean = counts[:share] * (view.context / view.decoding)
+    target = float(view.cost.step_seconds(counts[:share], mean).max())
     least = int(np.searchsorted(times, target * (1 - _TIE), side="left")) + 1
     most = int(np.searchsorted(times, target * (1 + _TIE), side="right"))
     if least > most:  # no count takes just the mean: the nearer of the two around it

@@ -65,6 +65,13 @@ def test_short_contexts_make_a_batch_larger() -> None:
     assert len(batch(short_first, stages=2, per_context=0.1)) > 6
 
 
+def test_a_batch_is_not_halved_where_more_rows_were_measured_to_be_faster() -> None:
+    points = np.array([1, 2, 3, 5, 6, 12], dtype=np.int32)
+    table = StageCost(points, np.array([1.0, 1.0, 2.0, 2.0, 1.5, 1.5]), 0.001)
+    view: Any = Decoding([10] * 12, 2, CostModel((table,)))
+    assert len(next_decode_batch(view)) == 6
+
+
 def test_fewer_sequences_than_stages_go_one_by_one() -> None:
     assert batch([10, 10], stages=4) == [0]
 

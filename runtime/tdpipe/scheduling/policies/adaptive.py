@@ -103,15 +103,16 @@ class AdaptivePolicy:
         return Plan.of(decode, rows), state
 
     def _choose(self, view: View, state: AdaptiveState) -> AdaptiveState:
+        coming = requests_keep_coming(view)
         # What runs makes output without prefill only where nothing comes after it.
-        mix = Mix.of(view.load, 0.0 if requests_keep_coming(view) else view.running_left)
+        mix = Mix.of(view.load, 0.0 if coming else view.running_left)
         if mix is None:
             return replace(state, chosen_at=view.changes)
         kv_tokens = _FULL * view.capacity * view.block_size
         resident = view.decoding + view.free_slots
         room = (view.cost, view.stages, kv_tokens, resident, mix)
         allowed = self._targets.allowed(view, self._budgets, view.context / view.stages)
-        best = best_mixed(*room, allowed)
+        best = best_mixed(*room, allowed, eager=not coming)
         if self._targets != LatencyTargets():
             return AdaptiveState(best.budget, None, view.changes)
         phased = phased_rate(*room, self._most)

@@ -75,7 +75,14 @@ def candidate_budgets(most: int) -> IntArray:
 
 
 def best_mixed(
-    cost: CostModel, stages: int, kv_tokens: float, rows: int, mix: Mix, budgets: IntArray
+    cost: CostModel,
+    stages: int,
+    kv_tokens: float,
+    rows: int,
+    mix: Mix,
+    budgets: IntArray,
+    *,
+    eager: bool = True,
 ) -> Composition:
     """The budget at which mixed micro-batches give most output tokens.
 
@@ -86,6 +93,7 @@ def best_mixed(
         rows: sequences that may be resident.
         mix: of the requests to come.
         budgets: to choose from.
+        eager: of nearly equal budgets take the largest, which fills KV soonest, though its rounds are longer.
     """
     decode = np.minimum(kv_tokens / mix.resident, rows) / stages
     decode = np.maximum(np.minimum(decode, budgets / (1.0 + mix.prefill_per_output)), 1.0)
@@ -100,8 +108,7 @@ def best_mixed(
     uneven = _UNEVEN * waits * (with_prefill - without)
     seconds: FloatArray = share * with_prefill + (1.0 - share) * without + np.maximum(uneven, 0.0)
     rate = decode / seconds
-    # The means may be off a little: of nearly equal budgets the largest fills KV soonest.
-    best = int(np.flatnonzero(rate >= _NEARLY * rate.max())[-1])
+    best = int(np.flatnonzero(rate >= (_NEARLY if eager else 1.0) * rate.max())[-1])
     return Composition(int(budgets[best]), float(rate[best]))
 
 

@@ -39,6 +39,14 @@ def test_the_budget_ends_on_the_tile_edge(edge: int) -> None:
     assert best.budget == edge
 
 
+def test_of_nearly_equal_budgets_haste_takes_the_largest() -> None:
+    points = np.array([1, 128, 129, 512], dtype=np.int32)
+    flat = CostModel((StageCost(points, np.array([0.02, 0.02, 0.0201, 0.0201])),) * STAGES)
+    room = (STAGES, 60 * STAGES * MIX.resident, 10_000, MIX, candidate_budgets(MOST))
+    assert best_mixed(flat, *room).budget == MOST
+    assert best_mixed(flat, *room, eager=False).budget == 128
+
+
 def test_mixing_is_dear_where_it_costs_more_than_a_decode_step() -> None:
     kv_tokens = 60 * STAGES * MIX.resident
     room = (STAGES, kv_tokens, 10_000, MIX)
