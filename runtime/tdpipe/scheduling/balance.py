@@ -63,7 +63,7 @@ def _mean_batch(view: View, ready: IntArray, batches: int) -> int:
     ours = counts[: len(ready)]
     reads = np.cumsum(view.context_of(ready), dtype=np.int32)
     times = np.maximum.accumulate(view.cost.step_seconds(ours, reads))
-    mean = counts[:share] * (view.context / view.decoding)
+    mean = np.asarray(counts[:share] * (view.context / view.decoding), dtype=np.float64)
     target = float(view.cost.step_seconds(counts[:share], mean).max())
     least = int(np.searchsorted(times, target * (1 - _TIE), side="left")) + 1
     most = int(np.searchsorted(times, target * (1 + _TIE), side="right"))
