@@ -6,6 +6,7 @@ blocks, chunks and preemption, once for all policies.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -26,6 +27,9 @@ _RESERVE = 0.5
 """Blocks per decoding sequence that stay free at admission: what decoding takes until the next sequences end. Without
 them a preempted sequence comes back at once and is preempted again by the next block that decoding needs: with a full
 cache that doubled the tokens that were prefilled."""
+_SPREAD = 0.35
+"""Of the KV of n sequences stays free by how much it comes and goes, in units of their mean times the root of n. A
+hundred sequences need a larger part of the cache free than a thousand."""
 
 
 class View(Protocol):
@@ -149,7 +153,12 @@ def steps_ahead(view: View) -> int:
 
 def keeps_reserve(view: View) -> bool:
     """Whether blocks are free beyond those that decoding takes until the next sequences end."""
-    return view.free_blocks >= _RESERVE * view.decoding
+    free, decoding = view.free_blocks, view.decoding
+    if not decoding:
+        return True
+    if free < _RESERVE * decoding:
+        return False
+    return free * view.block_size >= _SPREAD * view.context / math.sqrt(decoding)
 
 
 def prefill_rows(

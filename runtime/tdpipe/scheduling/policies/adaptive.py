@@ -39,6 +39,27 @@ _NEWS = 32
 
 
 @dataclass(frozen=True, slots=True)
+class Outlook:
+    """Whether the running sequences will find the KV that they are expected to need, and when that was asked."""
+
+    fits: bool
+    changes: int
+    """Requests added and ended."""
+    decoding: int
+
+    @classmethod
+    def of(cls, view: View) -> Outlook:
+        """As of now."""
+        fits = float(view.running_demand().mean.max()) <= view.capacity
+        return cls(fits, view.changes, view.decoding)
+
+    def is_old(self, view: View) -> bool:
+        """Whether enough has ended or begun to ask again."""
+        news = max(view.changes - self.changes, abs(view.decoding - self.decoding))
+        return news > view.decoding // _NEWS
+
+
+@dataclass(frozen=True, slots=True)
 class AdaptiveState:
     """The composition in force and when it was chosen."""
 
@@ -48,6 +69,8 @@ class AdaptiveState:
     """Set while prefill and decode alternate instead."""
     chosen_at: int = -1
     """Requests added and ended at the choice."""
+    outlook: Outlook | None = None
+    """None until something decodes."""
 
 
 class AdaptivePolicy:
@@ -92,7 +115,7 @@ class AdaptivePolicy:
         if state.phases is not None:
             plan, phases = self._phased.plan(view, state.phases)
             return plan, replace(state, phases=phases)
-        admits = self._admits(view)
+        admits, state = self._admits(view, state)
         prefills = admits or view.partial() is not None
         decode = self._decode_batch(view, on_edge=not prefills)
         budget = state.budget
@@ -114,17 +137,29 @@ class AdaptivePolicy:
         allowed = self._targets.allowed(view, self._budgets, view.context / view.stages)
         best = best_mixed(*room, allowed, eager=not coming)
         if self._targets != LatencyTargets():
-            return AdaptiveState(best.budget, None, view.changes)
+            return AdaptiveState(best.budget, None, view.changes, state.outlook)
         phased = phased_rate(*room, self._most)
         # A change of mode costs bubbles of its own, so the other one has to be clearly better.
         edge = 1.0 if not view.decoding else _CLEARLY if state.phases is None else 1.0 / _CLEARLY
         if phased <= best.rate * edge:
-            return AdaptiveState(best.budget, None, view.changes)
+            return AdaptiveState(best.budget, None, view.changes, state.outlook)
         # Begins with prefill: a decode phase would leave a begun prompt where it is.
         return AdaptiveState(best.budget, state.phases or TemporalState(), view.changes)
 
-    def _admits(self, view: View) -> bool:
-        """Whether waiting sequences may take KV now."""
+    def _admits(self, view: View, state: AdaptiveState) -> tuple[bool, AdaptiveState]:
+        """Whether waiting sequences may take KV now.
+
+        What decodes has to fit as it is expected to grow. A cache that fills with young sequences, which all grow and
+        none of which ends soon, would run over otherwise.
+        """
         if not view.waiting_count or not view.free_slots:
-            return False
-        return keeps_reserve(view) and self._targets.may_admit(view)
+            return False, state
+        if not keeps_reserve(view) or not self._targets.may_admit(view):
+            return False, state
+        if not view.decoding:
+            return True, state
+        outlook = state.outlook
+        if outlook is None or outlook.is_old(view):
+            outlook = Outlook.of(view)
+            state = replace(state, outlook=outlook)
+        return outlook.fits, state
