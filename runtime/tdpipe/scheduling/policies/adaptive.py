@@ -40,9 +40,10 @@ _NEWS = 32
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Whether the running sequences will find the KV that they are expected to need, and when that was asked."""
+    """What the running sequences will leave of the KV cache as they are expected to grow, and when that was asked."""
 
-    fits: bool
+    spare: float
+    """KV tokens free at the worst moment to come."""
     changes: int
     """Requests added and ended."""
     decoding: int
@@ -50,13 +51,31 @@ class Outlook:
     @classmethod
     def of(cls, view: View) -> Outlook:
         """As of now."""
-        fits = float(view.running_demand().mean.max()) <= view.capacity
-        return cls(fits, view.changes, view.decoding)
+        peak = float(view.running_demand().mean.max())
+        return cls((view.capacity - peak) * view.block_size, view.changes, view.decoding)
 
     def is_old(self, view: View) -> bool:
         """Whether enough has ended or begun to ask again."""
         news = max(view.changes - self.changes, abs(view.decoding - self.decoding))
         return news > view.decoding // _NEWS
+
+    def fitting(self, waiting: Iterator[Sequence], *, alone: bool) -> Iterator[Sequence]:
+        """The first of `waiting` that the spare room holds; one in any case if nothing else runs.
+
+        By their present lengths: how they grow is seen when it is asked again, and room that waits for it is lost.
+        """
+        spare = self.spare
+        for sequence in waiting:
+            spare -= sequence.length
+            if spare < 0.0 and not alone:
+                return
+            alone = False
+            yield sequence
+
+    def after(self, rows: tuple[tuple[Sequence, int], ...], begun: Sequence | None) -> Outlook:
+        """With the sequences that `rows` admit; all but the one that has begun."""
+        taken = sum(sequence.length for sequence, _ in rows if sequence is not begun)
+        return replace(self, spare=self.spare - taken) if taken else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +89,7 @@ class AdaptiveState:
     chosen_at: int = -1
     """Requests added and ended at the choice."""
     outlook: Outlook | None = None
-    """None until something decodes."""
+    """None until something was to be admitted."""
 
 
 class AdaptivePolicy:
@@ -115,15 +134,22 @@ class AdaptivePolicy:
         if state.phases is not None:
             plan, phases = self._phased.plan(view, state.phases)
             return plan, replace(state, phases=phases)
-        admits, state = self._admits(view, state)
-        prefills = admits or view.partial() is not None
+        begun = view.partial()
+        waiting: Iterator[Sequence] = iter(())
+        outlook = state.outlook
+        if admits := self._admits(view):
+            outlook = outlook if outlook and not outlook.is_old(view) else Outlook.of(view)
+            alone = not view.decoding and begun is None
+            waiting = outlook.fitting(self._order(view), alone=alone)
+        prefills = admits or begun is not None
         decode = self._decode_batch(view, on_edge=not prefills)
         budget = state.budget
         if prefills:
             budget, decode = self._targets.fill(view, budget, self._budgets, decode)
-        waiting = self._order(view) if admits else iter(())
         rows = tuple(prefill_rows(view, waiting, budget - len(decode)))
-        return Plan.of(decode, rows), state
+        if outlook is not None:
+            outlook = outlook.after(rows, begun)
+        return Plan.of(decode, rows), replace(state, outlook=outlook)
 
     def _choose(self, view: View, state: AdaptiveState) -> AdaptiveState:
         coming = requests_keep_coming(view)
@@ -146,20 +172,12 @@ class AdaptivePolicy:
         # Begins with prefill: a decode phase would leave a begun prompt where it is.
         return AdaptiveState(best.budget, state.phases or TemporalState(), view.changes)
 
-    def _admits(self, view: View, state: AdaptiveState) -> tuple[bool, AdaptiveState]:
+    def _admits(self, view: View) -> bool:
         """Whether waiting sequences may take KV now.
 
-        What decodes has to fit as it is expected to grow. A cache that fills with young sequences, which all grow and
-        none of which ends soon, would run over otherwise.
+        What decodes has to fit as it is expected to grow, too (see `Outlook`): a cache that fills with young sequences,
+        which all grow and none of which ends soon, would run over otherwise.
         """
         if not view.waiting_count or not view.free_slots:
-            return False, state
-        if not keeps_reserve(view) or not self._targets.may_admit(view):
-            return False, state
-        if not view.decoding:
-            return True, state
-        outlook = state.outlook
-        if outlook is None or outlook.is_old(view):
-            outlook = Outlook.of(view)
-            state = replace(state, outlook=outlook)
-        return outlook.fits, state
+            return False
+        return keeps_reserve(view) and self._targets.may_admit(view)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
 import numpy as np
 
 from tdpipe.core.lengths import LengthDistribution
@@ -10,7 +13,11 @@ from tdpipe.core.step import Phase, Step
 from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.policies.hybrid import HybridPolicy
+from tdpipe.scheduling.policy import keeps_reserve
 from tdpipe.scheduling.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from tdpipe.scheduling.policy import View
 
 BUDGET = 64
 PROMPT = 100
@@ -45,6 +52,33 @@ def test_no_step_exceeds_the_token_budget() -> None:
 
 def test_prefill_rides_along_with_decode() -> None:
     assert Phase.MIXED in {step.phase for step in steps_of(40, blocks=500)}
+
+
+@dataclass
+class Crowd:
+    """What admission looks at."""
+
+    decoding: int
+    free_blocks: int
+    context: int
+    block_size: int = 16
+
+
+def test_a_small_crowd_leaves_a_larger_part_of_the_cache_free() -> None:
+    for decoding, share in ((100, 0.035), (25, 0.07)):
+        context = decoding * 1_600
+        enough = share * context / 16
+        assert not keeps_reserve(cast("View", Crowd(decoding, int(0.99 * enough), context)))
+        assert keeps_reserve(cast("View", Crowd(decoding, int(1.01 * enough), context)))
+
+
+def test_what_decodes_next_stays_free_for_many_short_sequences() -> None:
+    assert not keeps_reserve(cast("View", Crowd(1_000, 499, 16_000)))
+    assert keeps_reserve(cast("View", Crowd(1_000, 500, 16_000)))
+
+
+def test_nothing_stays_free_while_nothing_decodes() -> None:
+    assert keeps_reserve(cast("View", Crowd(0, 0, 0)))
 
 
 def test_a_full_cache_does_not_make_sequences_drive_each_other_out() -> None:
