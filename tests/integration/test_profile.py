@@ -117,6 +117,11 @@ def of_another_type(profile: Profile) -> Profile:
     return profile.model_copy(update={"provenance": other})
 
 
+def of_another_device(profile: Profile) -> Profile:
+    other = profile.provenance.model_copy(update={"devices": ("NVIDIA L20",) * 2})
+    return profile.model_copy(update={"provenance": other})
+
+
 def unchanged(profile: Profile) -> Profile:
     return profile
 
@@ -127,6 +132,12 @@ def unchanged(profile: Profile) -> Profile:
         (unchanged, {"stages": 3, "partition": None}, "is of 2 stages, pipeline.stages is 3"),
         (unchanged, {"partition": (2, 3)}, "is of stages with 3,2 layers, not 2,3"),
         (of_another_model, {}, "is of other, whose sizes are not those of tiny-llama"),
+        (
+            unchanged,
+            {"threads_per_stage": 2},
+            "with 1 threads a stage, pipeline.threads_per_stage is 2",
+        ),
+        (of_another_device, {}, "measured on NVIDIA L20, the stages compute on "),
         (of_another_type, {}, "measured in bfloat16, the stages compute in float32"),
     ],
     ids=str,

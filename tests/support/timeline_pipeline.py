@@ -29,7 +29,7 @@ class TimelinePipeline:
     ) -> None:
         self.stages = len(cost.stages)
         self.capacity = capacity
-        self.devices = (StageDevice("a clock", "float32"),) * self.stages
+        self.devices = (StageDevice("a clock", "cpu", "float32"),) * self.stages
         self.now = 0.0
         self.in_flight: deque[tuple[float, StepResult]] = deque()
         self.most_in_flight = 0

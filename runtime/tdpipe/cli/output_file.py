@@ -11,6 +11,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_PICTURES = (".png", ".svg", ".pdf", ".jpg")
+
+
+def check_picture(file: Path | None, option: str) -> None:
+    """Refuse a picture that could not be written, or of a format that nothing here draws; None is none.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    check_output(file, option)
+    if file is not None and file.suffix.lower() not in _PICTURES:
+        problem = f"{file.name} is no name of a picture"
+        raise SettingsError(option, problem, f"end it with one of {', '.join(_PICTURES)}")
+
+
 def check_output(file: Path | None, option: str) -> None:
     """Refuse a file that could not be written; None is no file.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tdpipe.cli.output_file import check_output
+from tdpipe.cli.output_file import check_output, check_picture
 from tdpipe.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def simulate(
     from tdpipe.simulation.workload import make_jobs
 
     check_output(json_file, "--json")
-    check_output(picture, "--picture")
+    check_picture(picture, "--picture")
     scenario = choose_scenario(
         hardware,
         model,

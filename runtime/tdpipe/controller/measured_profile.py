@@ -66,7 +66,7 @@ def load_profile(settings: Settings, description: ModelDescription) -> Profile |
     """The profile that `scheduler.profile` names, if it names one.
 
     Raises:
-        SettingsError: it cannot be read, or is of another model or of other stages than the settings say.
+        SettingsError: it cannot be read, or is of another model, other stages than the settings say.
     """
     path = settings.scheduler.profile
     if path is None:
@@ -89,15 +89,32 @@ def load_profile(settings: Settings, description: ModelDescription) -> Profile |
     return profile
 
 
-def check_device(profile: Profile, pipeline: Pipeline) -> None:
+def check_device(profile: Profile, pipeline: Pipeline, threads: int) -> None:
     """Refuse a profile whose times cannot be those of a pipeline that has started.
 
+    Args:
+        profile: to be used.
+        pipeline: started.
+        threads: of a stage, where it computes on a CPU.
+
     Raises:
-        SettingsError: it computes in another type.
+        SettingsError: it computes on other devices, in another type or with other threads.
     """
+    made = profile.provenance
+    names = tuple(device.name for device in pipeline.devices)
+    if made.devices != names:
+        problem = f"measured on {_named(made.devices)}, the stages compute on {_named(names)}"
+        raise SettingsError(_FIELD, problem, _REMEDY)
+    on_cpu = any(device.kind == "cpu" for device in pipeline.devices)
+    if on_cpu and made.threads_per_stage != threads:
+        problem = (
+            f"measured with {made.threads_per_stage} threads a stage, "
+            f"pipeline.threads_per_stage is {threads}"
+        )
+        raise SettingsError(_FIELD, problem, _REMEDY)
     dtypes = {device.dtype for device in pipeline.devices}
-    if dtypes != {profile.provenance.dtype}:
-        problem = f"measured in {profile.provenance.dtype}, the stages compute in {min(dtypes)}"
+    if dtypes != {made.dtype}:
+        problem = f"measured in {made.dtype}, the stages compute in {min(dtypes)}"
         raise SettingsError(_FIELD, problem, _REMEDY)
 
 
@@ -160,6 +177,10 @@ def _profile_of(fit: ProfileFit, measured: Measurements, provenance: Provenance)
             worst=max(error.worst for error in fit.errors.values()),
         ),
     )
+
+
+def _named(devices: tuple[str, ...]) -> str:
+    return ", ".join(dict.fromkeys(devices))
 
 
 def _listed(partition: tuple[int, ...]) -> str:

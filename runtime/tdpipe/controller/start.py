@@ -58,7 +58,7 @@ def start_engine(
     pipeline = start_pipeline(settings, description, progress)
     try:
         if profile is not None:
-            check_device(profile, pipeline)
+            check_device(profile, pipeline, settings.pipeline.threads_per_stage)
         progress("warming up")
         seconds = _WARM_UP_SECONDS if profile is None else _BRIEF_WARM_UP_SECONDS
         warm_up = WarmUp(pipeline, settings.scheduler.token_budget, seconds)

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tdpipe.controller.synthetic_steps import Rows, SyntheticSteps
-from tdpipe.scheduling.cost_model import Observation
+from tdpipe.scheduling.cost_model import CHUNK_TILE, Observation, kv_reads
 
 if TYPE_CHECKING:
     from tdpipe.pipeline.base import Pipeline
@@ -69,12 +69,14 @@ class WarmUp:
     def _measure(self, rows: int, tokens: int, end: float) -> None:
         """Observe a prefill of `rows` sequences a few times, fewer where it is slow, or once when time is up."""
         prefill = self._steps.begin(range(rows), tokens)
-        times = [self._steps.run(prefill).busy]
+        first = self._steps.run(prefill)
+        times = [first.busy]
         share = time.monotonic() + _SHARE * self._seconds
         while len(times) <= _REPEATS and time.monotonic() < (share if len(times) > 1 else end):
             times.append(self._steps.run(prefill).busy)
+        own = int(kv_reads(first.step.first, first.step.counts, CHUNK_TILE))
         for busy in times[1:] or times:  # the first pays for what is made only once
-            self.observations.append(Observation(rows * tokens, 0, rows, busy))
+            self.observations.append(Observation(rows * tokens, own, rows, busy))
 
     def _measure_context(self, seconds_per_token: float, end: float) -> None:
         """Observe the same few rows without and over a longer context, which tells what reading KV costs."""

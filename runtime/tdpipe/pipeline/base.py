@@ -33,6 +33,8 @@ class StageDevice:
 
     name: str
     """Of the device, for people: `NVIDIA L20`."""
+    kind: str
+    """As torch names it: `cuda` or `cpu`."""
     dtype: str
     """Of weights, activations and KV cache, as torch names it."""
 

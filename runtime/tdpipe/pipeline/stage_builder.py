@@ -41,7 +41,8 @@ class LoadedStage(Protocol):
 
 def stage_device(stage: LoadedStage) -> StageDevice:
     """What a stage computes with, asked where it is loaded."""
-    return StageDevice(device_name(stage.device), str(stage.dtype).removeprefix("torch."))
+    dtype = str(stage.dtype).removeprefix("torch.")
+    return StageDevice(device_name(stage.device), stage.device.type, dtype)
 
 
 class StageBuilder(Protocol):

@@ -26,6 +26,15 @@ def test_a_directory_is_no_file(tmp_path: Path) -> None:
         check_output(tmp_path, "--json")
 
 
+def test_a_picture_of_no_known_format_is_refused_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", "--picture", str(tmp_path / "run.txt")])
+    assert ended.value.code == 2
+    assert "--picture: run.txt is no name of a picture" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("command", "option"),
     [

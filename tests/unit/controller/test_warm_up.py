@@ -11,7 +11,7 @@ from tdpipe.controller import warm_up
 from tdpipe.controller.warm_up import WarmUp
 from tdpipe.core.step import StepOutput
 from tdpipe.pipeline.base import Capacity, StepResult
-from tdpipe.scheduling.cost_model import CostModel, fit_cost
+from tdpipe.scheduling.cost_model import CHUNK_TILE, CostModel, fit_cost, kv_reads
 
 if TYPE_CHECKING:
     from tdpipe.core.step import Step
@@ -36,7 +36,8 @@ class TimedPipeline:
         return self._fixed + self._per_token * tokens + PER_CONTEXT * context
 
     def submit(self, step: Step) -> None:
-        took = self.seconds(step.tokens, float(step.first.sum())) * self._noise.normal(1.0, 0.01)
+        read = kv_reads(step.first, step.counts, CHUNK_TILE)
+        took = self.seconds(step.tokens, read) * self._noise.normal(1.0, 0.01)
         self.now += took
         self.step_ids.append(step.id)
         sampled = np.zeros(int(step.sample.sum()), dtype=np.int32)
