@@ -8,6 +8,7 @@ mixing costs more than it saves, prefill and decode alternate in phases, as in `
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from tdpipe.scheduling.balance import next_decode_batch
@@ -137,11 +138,15 @@ class AdaptivePolicy:
         begun = view.partial()
         waiting: Iterator[Sequence] = iter(())
         outlook = state.outlook
-        if admits := self._admits(view):
+        head = None
+        if self._admits(view):
             outlook = outlook if outlook and not outlook.is_old(view) else Outlook.of(view)
             alone = not view.decoding and begun is None
             waiting = outlook.fitting(self._order(view), alone=alone)
-        prefills = admits or begun is not None
+            head = next(waiting, None)
+        if head is not None:
+            waiting = chain((head,), waiting)
+        prefills = head is not None or begun is not None
         decode = self._decode_batch(view, on_edge=not prefills)
         budget = state.budget
         if prefills:
