@@ -1,6 +1,6 @@
 """How fast the attention backends are on this machine, side by side.
 
-    python benchmarks/attention_backends.py --threads 1
+    python -m benchmarks.attention_backends --threads 1 --json RESULT.json
 
 Backends take turns on the same batch, so that a machine that slows down or is shared slows both
 alike, and a ratio of medians is given with the spread of the pairwise ratios. Calls walk over the
@@ -15,9 +15,13 @@ import argparse
 import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
+import msgspec
 import torch
 
+from benchmarks.command_line import shown_command
+from benchmarks.machine import describe_machine
 from tdpipe.model.attention import AttentionBackend, BatchLayout, LayerKV, make_backend
 from tdpipe.model.attention.cpu import advise_huge_pages
 
@@ -44,6 +48,30 @@ _CASES = (
     Case("chunk 256 after 768", 1, 256, 1024),
     Case("prefill 1x2048", 1, 2048, 2048),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was measured of a case."""
+
+    case: str
+    dtype: str
+    sdpa: float
+    """Seconds, the median; of the other backend below."""
+    cpu: float
+    rate: float
+    """Of the cpu backend."""
+    unit: str
+    least: float
+    """Of the ratios, turn by turn; the most below."""
+    most: float
+
+    def __str__(self) -> str:
+        return (
+            f"| {self.case} | {self.dtype} | {self.sdpa * 1e3:.3f} | {self.cpu * 1e3:.3f} "
+            f"| {self.rate:.1f} {self.unit} "
+            f"| {self.sdpa / self.cpu:.2f} ({self.least:.2f}-{self.most:.2f}) |"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,40 +161,54 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--kv-heads", type=int, default=8)
     parser.add_argument("--head-dim", type=int, default=64)
     parser.add_argument("--case", default="", help="only cases whose name contains this")
+    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
     return parser.parse_args()
 
 
+def measure(case: Case, args: argparse.Namespace, dtype: torch.dtype) -> Row:
+    """Let both backends take turns on a case."""
+    backends = [make_backend(name, torch.device("cpu")) for name in ("sdpa", "cpu")]
+    batch = make_batch(case, args, dtype)
+    for backend in backends:
+        seconds_per_layer(backend, batch)
+    turns = [
+        tuple(seconds_per_layer(backend, batch) for backend in backends)
+        for _ in range(args.repeats)
+    ]
+    sdpa, cpu = (statistics.median(times) for times in zip(*turns, strict=True))
+    ratios = [first / second for first, second in turns]
+    prefill = case.queries > 1
+    return Row(
+        case.name,
+        str(dtype).removeprefix("torch."),
+        sdpa,
+        cpu,
+        (batch.useful_flops if prefill else batch.useful_bytes) / cpu / 1e9,
+        "GF/s" if prefill else "GB/s",
+        min(ratios),
+        max(ratios),
+    )
+
+
 def main() -> None:
-    """Print one line per case and dtype."""
+    """Measure, and print a section for `docs/benchmarks.md`."""
     args = parse_arguments()
     torch.set_num_threads(args.threads)
-    backends = [make_backend(name, torch.device("cpu")) for name in ("sdpa", "cpu")]
-
-    heads = f"{args.query_heads}/{args.kv_heads} heads of {args.head_dim}"
-    print(f"{heads}, {args.threads} thread(s), one layer, medians of {args.repeats}")
-    print("batch                dtype      sdpa ms   cpu ms      cpu rate  sdpa/cpu  (min..max)")
+    machine, command = describe_machine(), shown_command("attention_backends")
+    heads = f"{args.query_heads} query and {args.kv_heads} KV heads of {args.head_dim}"
+    print(f"Machine: {machine}.\n\nCommand: `{command}`\n")
+    print(f"{heads}, {args.threads} threads, one layer, medians of {args.repeats} turns.\n")
+    print("| batch | type | sdpa ms | cpu ms | cpu rate | sdpa / cpu (least-most of the turns) |")
+    print("|---|---|---|---|---|---|")
+    rows = []
     for dtype in (torch.float32, torch.bfloat16):
         for case in _CASES:
-            if args.case not in case.name:
-                continue
-            batch = make_batch(case, args, dtype)
-            for backend in backends:
-                seconds_per_layer(backend, batch)
-            turns = [
-                tuple(seconds_per_layer(backend, batch) for backend in backends)
-                for _ in range(args.repeats)
-            ]
-            sdpa, cpu = (statistics.median(times) for times in zip(*turns, strict=True))
-            rate = f"{batch.useful_bytes / cpu / 1e9:6.1f} GB/s"
-            if case.queries > 1:
-                rate = f"{batch.useful_flops / cpu / 1e9:6.1f} GF/s"
-            ratios = [first / second for first, second in turns]
-            print(
-                f"{case.name:<20} {str(dtype).removeprefix('torch.'):<9} "
-                f"{sdpa * 1e3:8.3f} {cpu * 1e3:8.3f}  {rate} "
-                f"{sdpa / cpu:9.2f}  ({min(ratios):.2f}..{max(ratios):.2f})",
-                flush=True,
-            )
+            if args.case in case.name:
+                rows.append(measure(case, args, dtype))
+                print(rows[-1], flush=True)
+    if args.json:
+        figures = {"machine": machine, "command": command, "rows": rows}
+        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,65 @@
+"""What competes in the paper's experiment, and that a sweep picks each baseline's own best."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from benchmarks import paper_work
+from benchmarks.paper_work import Task, contestants, jobs_of, scenario_of, tune
+
+from tdpipe.simulation.bound import steady_bound
+from tdpipe.simulation.contestant import make_contestant
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+BASELINES = {"hybrid", "throttled", "separate", "tp-hybrid", "tp-separate"}
+BEST = {"hybrid": 192, "throttled": 1024, "separate": 512, "tp-hybrid": 64, "tp-separate": 4096}
+
+
+class Rate:
+    """A result that is the better the nearer the budget is to the best one."""
+
+    def __init__(self, task: Task) -> None:
+        name = task.contestant.name.split(" @")[0]
+        self.output_tokens_per_second = -abs(task.contestant.settings.token_budget - BEST[name])
+
+
+def task(seed: int = 0) -> Task:
+    return Task("13B", make_contestant("adaptive"), 50, seed, "oracle", None, None)
+
+
+@pytest.fixture
+def pool() -> Executor:
+    return ThreadPoolExecutor(1)
+
+
+def test_a_sweep_picks_each_baselines_best_budget(
+    monkeypatch: pytest.MonkeyPatch, pool: Executor
+) -> None:
+    monkeypatch.setattr(paper_work, "simulate", Rate)
+    tuned = tune(pool, task())
+    budgets = {name: each.settings.token_budget for name, each in tuned.items()}
+    assert budgets == BEST
+
+
+def test_every_baseline_competes_as_shipped_and_tuned_and_none_twice() -> None:
+    tuned = {name: make_contestant(name).with_budget(budget) for name, budget in BEST.items()}
+    tuned["hybrid"] = tuned["hybrid"].with_budget(512)  # as shipped
+    names = [each.name for each in contestants(tuned)]
+    assert len(names) == len(set(names))
+    assert {"adaptive", "temporal", "reference", "adaptive, by arrival"} <= set(names)
+    assert {"hybrid @512", "hybrid @2048", "tp-separate @4096", "throttled @1024"} <= set(names)
+    assert {name.split(" @")[0] for name in names} >= BASELINES
+
+
+def test_bounds_are_those_of_the_tasks_own_requests() -> None:
+    scenario = scenario_of(paper_work.CELLS["13B"], None)
+    bounds = [paper_work._bound(scenario, task(seed), mixing=True) for seed in (0, 1)]
+    assert bounds[0] != bounds[1]
+    room = scenario.pipeline_kv_tokens
+    told = steady_bound(scenario.pipeline, scenario.stages, room, jobs_of(task(1)), mixing=True)
+    assert bounds[1] == told.tokens_per_second
+    assert paper_work._of([bounds[0], bounds[1] / 2], bounds) == 0.75
