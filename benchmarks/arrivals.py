@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.machine import cpu_cores, describe_machine
 from benchmarks.paper_work import CELLS, Task, contestants, scenario_of, tune
 from tdpipe.core.errors import TDPipeError
+from tdpipe.scheduling.policies.composition import candidate_budgets
 from tdpipe.simulation.contestant import Contestant, compete, make_contestant
 from tdpipe.simulation.figures import Figures, figures_of
 from tdpipe.simulation.trace import SYNTHETIC, TraceRow, read_trace, sample, synthetic_trace
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
     from tdpipe.scheduling.cost_model import CostModel
     from tdpipe.simulation.workload import Job
-
-_CHUNKS = (64, 128, 256, 512)
-"""Into which a prompt that has the pipeline for itself may be cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,8 @@ def slowed(rows: Sequence[TraceRow], factor: float) -> list[TraceRow]:
 
 def floor_of(cost: CostModel, jobs: Sequence[Job]) -> Floor:
     """The waits of each job in an idle pipeline; its prompt is cut as is best for it."""
-    ttft = [_alone(cost, job.prompt_tokens) for job in jobs]
+    alone = {prompt: _alone(cost, prompt) for prompt in {job.prompt_tokens for job in jobs}}
+    ttft = [alone[job.prompt_tokens] for job in jobs]
     stages = len(cost.stages)
     tpot = [stages * cost.step_time(1, job.prompt_tokens + job.output_tokens / 2) for job in jobs]
     marks = (50, 90, 99)
@@ -223,12 +222,14 @@ def _alone(cost: CostModel, prompt: int) -> float:
     """Seconds until the first token of a prompt that has the pipeline for itself."""
     stages = len(cost.stages)
     found = []
-    for chunk in (*_CHUNKS, prompt):
+    for chunk in candidate_budgets(prompt).tolist():
         starts = np.arange(0, prompt, chunk)
-        counts = np.minimum(chunk, prompt - starts)
-        reads = starts * -(-counts // cost.chunk_tile)
-        times = [cost.step_time(int(n), float(r)) for n, r in zip(counts, reads, strict=True)]
-        found.append(sum(times) + (stages - 1) * times[-1])
+        counts = np.minimum(chunk, prompt - starts).astype(np.int32)
+        tiles = -(-counts // cost.chunk_tile)
+        reads = tiles * starts + cost.chunk_tile * tiles * (tiles - 1) / 2.0
+        sampled = (starts + counts == prompt).astype(np.int32)
+        times = cost.step_seconds(counts, reads, None, sampled)
+        found.append(float(times.sum() + (stages - 1) * times[-1]))
     return min(found)
 
 

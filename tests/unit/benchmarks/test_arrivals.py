@@ -78,3 +78,10 @@ def test_no_request_is_faster_than_alone_in_the_pipeline() -> None:
     # Two chunks of 64: the second begins 10 ms later and passes four stages.
     assert floor.ttft[2] == pytest.approx(0.05)
     assert floor.tpot[2] == pytest.approx(0.04)
+
+
+def test_alone_only_a_prompts_end_samples() -> None:
+    points = np.array([1, 1_024], dtype=np.int32)
+    cost = CostModel((StageCost(points, np.array([0.01, 0.01]), 0.0, 0.001),))
+    floor = floor_of(cost, [Job(128, 10, LengthDistribution((10,)), 10)])
+    assert floor.ttft[2] == pytest.approx(0.011)
