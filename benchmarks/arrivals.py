@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.machine import cpu_cores, describe_machine
 from benchmarks.paper_work import CELLS, Task, contestants, scenario_of, tune
 from tdpipe.core.errors import TDPipeError
+from tdpipe.scheduling.cost_model import row_kv_reads
 from tdpipe.scheduling.policies.composition import candidate_budgets
 from tdpipe.simulation.contestant import Contestant, compete, make_contestant
 from tdpipe.simulation.figures import Figures, figures_of
@@ -223,10 +224,9 @@ def _alone(cost: CostModel, prompt: int) -> float:
     stages = len(cost.stages)
     found = []
     for chunk in candidate_budgets(prompt).tolist():
-        starts = np.arange(0, prompt, chunk)
+        starts = np.arange(0, prompt, chunk, dtype=np.int32)
         counts = np.minimum(chunk, prompt - starts).astype(np.int32)
-        tiles = -(-counts // cost.chunk_tile)
-        reads = tiles * starts + cost.chunk_tile * tiles * (tiles - 1) / 2.0
+        reads = row_kv_reads(starts, counts, cost.chunk_tile)
         sampled = (starts + counts == prompt).astype(np.int32)
         times = cost.step_seconds(counts, reads, None, sampled)
         found.append(float(times.sum() + (stages - 1) * times[-1]))

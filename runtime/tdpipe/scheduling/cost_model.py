@@ -168,7 +168,12 @@ class CostModel:
 
 
 def kv_reads(first: IntArray, counts: IntArray, tile: int) -> float:
-    """KV tokens that a step's rows read: for each tile of a row, all that its sequence has before that tile.
+    """KV tokens that all of a step's rows read (see `row_kv_reads`)."""
+    return float(row_kv_reads(first, counts, tile).sum())
+
+
+def row_kv_reads(first: IntArray, counts: IntArray, tile: int) -> FloatArray:
+    """[rows] KV tokens that rows read: for each tile of a row, all that its sequence has before that tile.
 
     Args:
         first: [rows] position of each row's first token.
@@ -176,7 +181,8 @@ def kv_reads(first: IntArray, counts: IntArray, tile: int) -> float:
         tile: tokens that an attention kernel takes at once.
     """
     tiles = -(-counts.astype(np.float64) // tile)
-    return float((tiles * first + tile * tiles * (tiles - 1.0) / 2.0).sum())
+    reads: FloatArray = tiles * first + tile * tiles * (tiles - 1.0) / 2.0
+    return reads
 
 
 def proportional_cost(stages: int, fixed: float = 1e-3, per_token: float = 1e-5) -> CostModel:

@@ -154,11 +154,9 @@ def steps_ahead(view: View) -> int:
 def keeps_reserve(view: View) -> bool:
     """Whether blocks are free beyond those that decoding takes until the next sequences end."""
     free, decoding = view.free_blocks, view.decoding
-    if not decoding:
-        return True
     if free < _RESERVE * decoding:
         return False
-    return free * view.block_size >= _SPREAD * view.context / math.sqrt(decoding)
+    return free * view.block_size >= _SPREAD * view.context / math.sqrt(max(decoding, 1))
 
 
 def prefill_rows(

@@ -13,6 +13,7 @@ from tdpipe.simulation.bound import steady_bound
 from tdpipe.simulation.contestant import make_contestant
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from concurrent.futures import Executor
 
 BASELINES = {"hybrid", "throttled", "separate", "tp-hybrid", "tp-separate"}
@@ -32,8 +33,9 @@ def task(seed: int = 0) -> Task:
 
 
 @pytest.fixture
-def pool() -> Executor:
-    return ThreadPoolExecutor(1)
+def pool() -> Iterator[Executor]:
+    with ThreadPoolExecutor(1) as threads:
+        yield threads
 
 
 def test_a_sweep_picks_each_baselines_best_budget(

@@ -41,7 +41,10 @@ _NEWS = 32
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What the running sequences will leave of the KV cache as they are expected to grow, and when that was asked."""
+    """What the running sequences will leave of the KV cache as they are expected to grow, and when that was asked.
+
+    A cache that fills with young sequences, which all grow and none of which ends soon, would run over otherwise.
+    """
 
     spare: float
     """KV tokens free at the worst moment to come."""
@@ -144,7 +147,7 @@ class AdaptivePolicy:
             alone = not view.decoding and begun is None
             waiting = outlook.fitting(self._order(view), alone=alone)
             head = next(waiting, None)
-        if head is not None:
+        if head is not None:  # a target may stop decode for a prompt's sake, so there has to be one
             waiting = chain((head,), waiting)
         prefills = head is not None or begun is not None
         decode = self._decode_batch(view, on_edge=not prefills)
@@ -178,11 +181,7 @@ class AdaptivePolicy:
         return AdaptiveState(best.budget, state.phases or TemporalState(), view.changes)
 
     def _admits(self, view: View) -> bool:
-        """Whether waiting sequences may take KV now.
-
-        What decodes has to fit as it is expected to grow, too (see `Outlook`): a cache that fills with young sequences,
-        which all grow and none of which ends soon, would run over otherwise.
-        """
+        """Whether waiting sequences may take KV now, as far as the `Outlook` lets them."""
         if not view.waiting_count or not view.free_slots:
             return False
         return keeps_reserve(view) and self._targets.may_admit(view)
