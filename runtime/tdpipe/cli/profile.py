@@ -70,11 +70,13 @@ def profile(
 
 
 def _summary(made: Profile, fit: ProfileFit) -> str:
+    from tdpipe.core.profile import device_list
+
     source = made.provenance
     lines = [
         (
             f"{source.model.name} in {source.dtype} on {len(made.stages)} stages: "
-            f"{', '.join(dict.fromkeys(source.devices))}"
+            f"{device_list(source.devices)}"
         ),
         (
             f"{'stage':>5} {'layers':>6} {'points':>6} {'ms at 1 token':>13} {'ms at most':>16} "

@@ -17,6 +17,7 @@ from tdpipe.core.profile import (
     ProfiledModel,
     ProfiledStage,
     Provenance,
+    device_list,
     read_profile_file,
 )
 from tdpipe.model.description import describe_model
@@ -103,7 +104,9 @@ def check_device(profile: Profile, pipeline: Pipeline, threads: int) -> None:
     made = profile.provenance
     names = tuple(device.name for device in pipeline.devices)
     if made.devices != names:
-        problem = f"measured on {_named(made.devices)}, the stages compute on {_named(names)}"
+        problem = (
+            f"measured on {device_list(made.devices)}, the stages compute on {device_list(names)}"
+        )
         raise SettingsError(_FIELD, problem, _REMEDY)
     on_cpu = any(device.kind == "cpu" for device in pipeline.devices)
     if on_cpu and made.threads_per_stage != threads:
@@ -177,10 +180,6 @@ def _profile_of(fit: ProfileFit, measured: Measurements, provenance: Provenance)
             worst=max(error.worst for error in fit.errors.values()),
         ),
     )
-
-
-def _named(devices: tuple[str, ...]) -> str:
-    return ", ".join(dict.fromkeys(devices))
 
 
 def _listed(partition: tuple[int, ...]) -> str:

@@ -149,6 +149,11 @@ class Profile(_Part):
         return self
 
 
+def device_list(devices: tuple[str, ...]) -> str:
+    """Names of the stages' devices, each once, for people."""
+    return ", ".join(dict.fromkeys(devices))
+
+
 def read_profile_file(path: Path, option: str) -> Profile:
     """Read a profile, YAML or JSON.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tdpipe.core.profile import device_list
 from tdpipe.scheduling.profiled_cost import profiled_cost
 from tdpipe.simulation.scenario import Scenario
 from tdpipe.simulation.stage_timeline import Latencies
@@ -22,7 +23,7 @@ def profiled_scenario(profile: Profile, source: str, kv_tokens: int | None = Non
     """
     made, late = profile.provenance, profile.latencies
     stages = len(profile.stages)
-    devices = ", ".join(dict.fromkeys(made.devices))
+    devices = device_list(made.devices)
     room = kv_tokens or made.kv_tokens
     fit = profile.fit_error
     error = f", which fit the measured times within {fit.mean:.1%} on average" if fit else ""
