@@ -16,14 +16,13 @@ if TYPE_CHECKING:
 
 _ROWS = 32
 """Rows of the products that the layout is chosen for."""
-_DTYPES = (torch.float32, torch.bfloat16)
 
 
 class PackedLinear(nn.Module):
     """What `linear` computes, for inference on a CPU.
 
     Args:
-        linear: may be dropped afterwards; its weight is copied.
+        linear: of a type that `can_pack`; may be dropped afterwards, its weight is copied.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -41,12 +40,19 @@ class PackedLinear(nn.Module):
         return output
 
 
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether oneDNN lays out weights of this type on this CPU: bfloat16 takes AVX-512 or newer instructions."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if dtype is torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - as above
+    return dtype is torch.float32
+
+
 def pack_linears(module: nn.Module) -> None:
     """Replace the linear layers within `module` where oneDNN can compute them; elsewhere leave them as they are."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return
     for name, child in module.named_children():
         if type(child) is not nn.Linear:
             pack_linears(child)
-        elif child.weight.device.type == "cpu" and child.weight.dtype in _DTYPES:
+        elif child.weight.device.type == "cpu" and can_pack(child.weight.dtype):
             setattr(module, name, PackedLinear(child))

@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from tdpipe.model.packed_linear import PackedLinear, pack_linears
+from tdpipe.model.packed_linear import PackedLinear, can_pack, pack_linears
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rows", [1, 7, 300])
 def test_products_are_those_of_the_layer(dtype: torch.dtype, bias: bool, rows: int) -> None:
+    if not can_pack(dtype):
+        pytest.skip(f"this CPU lays out no weights of {dtype}")
     torch.manual_seed(0)
     linear = nn.Linear(48, 96, bias=bias, dtype=dtype)
     packed = PackedLinear(linear)
@@ -21,6 +23,14 @@ def test_products_are_those_of_the_layer(dtype: torch.dtype, bias: bool, rows: i
     with torch.inference_mode():
         expected = linear(inputs)
         torch.testing.assert_close(packed(inputs), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_that_this_cpu_cannot_lay_out_computes_as_it_is(dtype: torch.dtype) -> None:
+    module = nn.Sequential(nn.Linear(48, 96, dtype=dtype))
+    pack_linears(module)
+    assert isinstance(module[0], PackedLinear) is can_pack(dtype)
+    assert module(torch.randn(3, 48, dtype=dtype)).shape == (3, 96)
 
 
 def test_layers_of_other_kinds_and_types_stay() -> None:
