@@ -240,6 +240,16 @@ def _ascending(values: list[float], weights: list[int]) -> FloatArray:
     return np.repeat([mean for mean, _, _ in pools], [count for _, _, count in pools])
 
 
+def _deviation(pairs: IntArray) -> float:
+    """Standard deviation of how many of [n, 2] pairs of steps have the greater step first, if that is chance.
+
+    Two pairs that share a step agree more often than not: their covariance is 1/12. Over all pairs of two groups it is
+    the deviation of Mann and Whitney's U.
+    """
+    sharing = sum(int((np.unique(side, return_counts=True)[1] ** 2).sum()) for side in pairs.T)
+    return math.sqrt((len(pairs) + sharing) / 12.0)
+
+
 def _price(amount: FloatArray, seconds: FloatArray, alike: tuple[FloatArray, ...]) -> float:
     """Seconds that each unit of `amount` costs, from steps that agree in all of `alike`.
 
@@ -247,20 +257,21 @@ def _price(amount: FloatArray, seconds: FloatArray, alike: tuple[FloatArray, ...
     time, the median bears steps that were held up. 0 unless more of these are above it than chance would lift there in
     one of twenty cases (the rank-sum test): a price out of noise would be multiplied by a long context.
     """
-    slopes, weights = [np.zeros(0)], [np.zeros(0)]
+    slopes, weights, pairs = [np.zeros(0)], [np.zeros(0)], [np.zeros((0, 2), dtype=np.int32)]
     keys = np.stack(alike, axis=1)
     for key in np.unique(keys, axis=0):
-        mask = (keys == key).all(axis=1)
-        here, times = amount[mask], seconds[mask]
+        steps = np.flatnonzero((keys == key).all(axis=1))
+        here, times = amount[steps], seconds[steps]
         much = here > here.max() / 2
         reach = here[much][:, None] - here[~much]
         slopes.append(((times[much][:, None] - times[~much]) / reach).ravel())
         weights.append((reach / np.median(times)).ravel())
+        grid = np.meshgrid(steps[much], steps[~much], indexing="ij")
+        pairs.append(np.stack([each.ravel() for each in grid], axis=1).astype(np.int32))
     weight = np.concatenate(weights)
     if not len(weight):
         return 0.0
-    telling = np.concatenate(slopes)[weight >= weight.max() / 2]
-    pairs = len(telling)
-    deviation = math.sqrt((2.0 * math.sqrt(pairs) + 1.0) / (12.0 * pairs))
-    clear = np.count_nonzero(telling > 0.0) / pairs >= 0.5 + _ONE_IN_TWENTY * deviation
+    tells = weight >= weight.max() / 2
+    telling, sides = np.concatenate(slopes)[tells], np.concatenate(pairs)[tells]
+    clear = np.count_nonzero(telling > 0.0) >= len(telling) / 2 + _ONE_IN_TWENTY * _deviation(sides)
     return float(np.median(telling)) if clear else 0.0

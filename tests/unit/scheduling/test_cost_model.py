@@ -139,6 +139,13 @@ def test_what_differs_by_noise_alone_makes_no_price_of_context() -> None:
             assert fit_cost(observations).stages[0].per_context < 0.5 * 0.1 / (16 * 257)
 
 
+def test_one_long_step_makes_a_price_only_if_it_is_slower_than_nearly_all_short_ones() -> None:
+    short = [Observation(16, 0, 16, (1.0 + 0.01 * each,)) for each in range(20)]
+    for seconds, priced in ((1.165, False), (1.3, True)):
+        one = [Observation(16, 4096, 16, (seconds,))]
+        assert (fit_cost(short + one).stages[0].per_context > 0.0) is priced
+
+
 def test_nothing_to_fit_from_is_refused() -> None:
     with pytest.raises(ValueError, match="no observation"):
         fit_cost([])
