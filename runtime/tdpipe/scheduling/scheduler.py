@@ -129,8 +129,8 @@ class Scheduler(Generic[StateT]):
 
     def next_step(self, now: float) -> Step | WaitUntil | Idle:
         """The next step to issue, in order, or what to wait for."""
-        self._view.now = now
         while True:
+            self._view.renew(now)
             plan, self._policy_state = self._policy.plan(self._view, self._policy_state)
             if plan is None:
                 return WaitUntil(math.inf) if self._state.sequences else Idle()

@@ -29,7 +29,13 @@ class StateView:
         self.block_size = state.pool.block_size
         self.cost = cost
         self.forecast = forecast
-        self.now = 0.0
+        self.renew(0.0)
+
+    def renew(self, now: float) -> None:
+        """Look at the state again; policies ask several times a step for what is counted here."""
+        self.now = now
+        self.decoding = int(np.count_nonzero(self._state.slots.decoding))
+        self._context = -1
 
     @property
     def free_blocks(self) -> int:
@@ -72,13 +78,11 @@ class StateView:
         return length, np.maximum(left, 0).sum(axis=1) / np.maximum(counts, 1)
 
     @property
-    def decoding(self) -> int:
-        return int(np.count_nonzero(self._state.slots.decoding))
-
-    @property
     def context(self) -> int:
-        slots = self._state.slots
-        return int(slots.scheduled[slots.decoding].sum())
+        if self._context < 0:
+            slots = self._state.slots
+            self._context = int(slots.scheduled[slots.decoding].sum())
+        return self._context
 
     @property
     def ready(self) -> IntArray:

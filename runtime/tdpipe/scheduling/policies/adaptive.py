@@ -170,15 +170,16 @@ class AdaptivePolicy:
         room = (view.cost, view.stages, kv_tokens, resident, mix)
         allowed = self._targets.allowed(view, self._budgets, view.context / view.stages)
         best = best_mixed(*room, allowed, eager=not coming)
+        mixed = AdaptiveState(best.budget, None, view.changes, state.outlook)
         if self._targets != LatencyTargets():
-            return AdaptiveState(best.budget, None, view.changes, state.outlook)
+            return mixed
         phased = phased_rate(*room, self._most)
         # A change of mode costs bubbles of its own, so the other one has to be clearly better.
         edge = 1.0 if not view.decoding else _CLEARLY if state.phases is None else 1.0 / _CLEARLY
         if phased <= best.rate * edge:
-            return AdaptiveState(best.budget, None, view.changes, state.outlook)
+            return mixed
         # Begins with prefill: a decode phase would leave a begun prompt where it is.
-        return AdaptiveState(best.budget, state.phases or TemporalState(), view.changes)
+        return replace(mixed, phases=state.phases or TemporalState(), outlook=None)
 
     def _admits(self, view: View) -> bool:
         """Whether waiting sequences may take KV now, as far as the `Outlook` lets them."""
