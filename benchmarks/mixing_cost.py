@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.machine import cpu_cores, describe_machine
 from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
+from tdpipe.cli.output_file import check_picture
 from tdpipe.core.errors import TDPipeError
 from tdpipe.scheduling.cost_model import CHUNK_TILE, CostModel, MixingCost
 from tdpipe.simulation.contestant import Contestant, compete, make_contestant
@@ -180,6 +181,7 @@ def main() -> None:
     print(f"Machine: {describe_machine()}.\n")
     found: dict[str, list[Point]] = {}
     try:
+        check_picture(args.picture, "--picture")
         name = scenario_of(CELLS[args.cell], args.profiles).name
         with ProcessPoolExecutor(cpu_cores()) as pool:
             for kind in args.prices:

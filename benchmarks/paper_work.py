@@ -34,6 +34,8 @@ from tdpipe.simulation.trace import SYNTHETIC, read_trace, sample, synthetic_tra
 from tdpipe.simulation.workload import Job, make_jobs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tdpipe.simulation.length_knowledge import Knowledge
 
 _SWEPT = {
@@ -204,10 +206,9 @@ def _section(
     cell: str, results: dict[str, list[Figures]], tuned: dict[str, Contestant], task: Task
 ) -> str:
     scenario = scenario_of(CELLS[cell], task.profiles)
-    seeds = range(len(results["adaptive"]))
-    mixing, pure = (
-        [_bound(scenario, replace(task, seed=seed), mixing=each) for seed in seeds]
-        for each in (True, False)
+    mixing, pure = zip(
+        *(_bounds(scenario, replace(task, seed=seed)) for seed in range(len(results["adaptive"]))),
+        strict=True,
     )
     ours = statistics.median(each.output_tokens_per_second for each in results["adaptive"])
     best = {each.name for each in tuned.values()}
@@ -243,14 +244,17 @@ def _section(
     return "\n".join(lines) + "\n"
 
 
-def _bound(scenario: Scenario, task: Task, *, mixing: bool) -> float:
-    """Of the task's own requests, in output tokens/s."""
-    room = scenario.pipeline_kv_tokens
-    bound = steady_bound(scenario.pipeline, scenario.stages, room, jobs_of(task), mixing=mixing)
-    return bound.tokens_per_second
+def _bounds(scenario: Scenario, task: Task) -> tuple[float, float]:
+    """Of the task's own requests with mixing and without, in output tokens/s."""
+    room, jobs = scenario.pipeline_kv_tokens, jobs_of(task)
+    mixing, pure = (
+        steady_bound(scenario.pipeline, scenario.stages, room, jobs, mixing=each).tokens_per_second
+        for each in (True, False)
+    )
+    return mixing, pure
 
 
-def _of(rates: list[float], bounds: list[float]) -> float:
+def _of(rates: Sequence[float], bounds: Sequence[float]) -> float:
     """The median share, seed by seed."""
     return statistics.median(rate / bound for rate, bound in zip(rates, bounds, strict=True))
 

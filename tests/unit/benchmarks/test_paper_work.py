@@ -59,7 +59,7 @@ def test_every_baseline_competes_as_shipped_and_tuned_and_none_twice() -> None:
 
 def test_bounds_are_those_of_the_tasks_own_requests() -> None:
     scenario = scenario_of(paper_work.CELLS["13B"], None)
-    bounds = [paper_work._bound(scenario, task(seed), mixing=True) for seed in (0, 1)]
+    bounds = [paper_work._bounds(scenario, task(seed))[0] for seed in (0, 1)]
     assert bounds[0] != bounds[1]
     room = scenario.pipeline_kv_tokens
     told = steady_bound(scenario.pipeline, scenario.stages, room, jobs_of(task(1)), mixing=True)
