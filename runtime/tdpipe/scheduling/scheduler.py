@@ -159,7 +159,8 @@ class Scheduler(Generic[StateT]):
         held = flight.slots[stays]
         slots.pending[held] -= 1
         found = [slots.sequences[slot] for slot in flight.slots.tolist()]
-        for row in np.flatnonzero(~stays).tolist():
+        late = np.flatnonzero(~stays).tolist()
+        for row in late:
             found[row] = self._landed(int(flight.numbers[row]))
         rows = [row for row, sequence in enumerate(found) if sequence is not None]
         sequences = [sequence for sequence in found if sequence is not None]
@@ -173,6 +174,9 @@ class Scheduler(Generic[StateT]):
                 reason = FinishReason.STOP if stops else FinishReason.LENGTH
                 emission.finished[request.id] = reason
                 state.end(sequence)
+        for row in late:
+            if (sequence := found[row]) is not None:
+                state.waiting.revised(sequence)
         return emission
 
     def _landed(self, number: int) -> Sequence | None:

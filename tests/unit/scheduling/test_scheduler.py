@@ -91,6 +91,17 @@ def test_a_late_token_does_not_reach_the_slots_next_tenant() -> None:
     assert book(scheduler, own, 8).request_ids == ["b"]
 
 
+def test_a_late_token_counts_in_the_load_of_what_waits() -> None:
+    scheduler = make_scheduler()
+    scheduler.add(request("a", 4, 20), 0.0)
+    step = issue(scheduler)
+    scheduler.state.preempt(step.starts[0].slot)
+    assert scheduler.state.waiting.load.tokens == 4
+    assert book(scheduler, step, 7).request_ids == ["a"]
+    load = scheduler.state.waiting.load
+    assert (load.tokens, load.output) == (5, 19)
+
+
 def test_a_stop_token_ends_only_the_requests_that_have_it() -> None:
     scheduler = make_scheduler()
     scheduler.add(request("a", 4, 20, STOP), 0.0)
