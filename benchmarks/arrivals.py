@@ -26,7 +26,7 @@ from tdpipe.scheduling.cost_model import row_kv_reads
 from tdpipe.scheduling.policies.composition import candidate_budgets
 from tdpipe.simulation.contestant import Contestant, compete, make_contestant
 from tdpipe.simulation.figures import Figures, figures_of
-from tdpipe.simulation.trace import SYNTHETIC, TraceRow, read_trace, sample, synthetic_trace
+from tdpipe.simulation.trace import SYNTHETIC, TraceRow, read_trace, sample
 from tdpipe.simulation.workload import make_jobs
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _named(targets: Sequence[Target], figures: Sequence[Figures]) -> dict[str, F
 
 
 def _rows(task: Task) -> list[TraceRow]:
-    return read_trace(task.trace, task.longest_prompt) if task.trace else synthetic_trace()
+    return read_trace(task.trace, task.longest_prompt)
 
 
 def _jobs(task: Task, factor: float) -> list[Job]:

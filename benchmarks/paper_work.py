@@ -30,7 +30,7 @@ from tdpipe.simulation.figures import Figures, Part, figures_of
 from tdpipe.simulation.hardware import parse_hardware
 from tdpipe.simulation.model_shape import find_shape
 from tdpipe.simulation.scenario import Scenario, make_scenario
-from tdpipe.simulation.trace import SYNTHETIC, read_trace, sample, synthetic_trace
+from tdpipe.simulation.trace import SYNTHETIC, read_trace, sample
 from tdpipe.simulation.workload import Job, make_jobs
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def scenario_of(cell: Cell, profiles: Path | None) -> Scenario:
 
 def jobs_of(task: Task) -> list[Job]:
     """The requests of a task."""
-    rows = read_trace(task.trace, task.longest_prompt) if task.trace else synthetic_trace()
+    rows = read_trace(task.trace, task.longest_prompt)
     drawn = sample(rows, task.requests, task.seed, arrivals=False)
     return make_jobs(drawn, rows, task.knowledge, task.seed)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tdpipe.simulation.trace import read_trace, sample, synthetic_trace
+from tdpipe.simulation.trace import read_trace, sample
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def mix_lengths(trace: Path | None, count: int, seed: int) -> list[tuple[int, in
     Raises:
         SettingsError: the trace cannot be read or is too short.
     """
-    rows = read_trace(trace, LONGEST_PROMPT) if trace else synthetic_trace()
+    rows = read_trace(trace, LONGEST_PROMPT)
     return [
         (max(1, row.prompt_tokens // _SHRINK), max(1, row.output_tokens // _SHRINK))
         for row in sample(rows, count, seed, arrivals=False)

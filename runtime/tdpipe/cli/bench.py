@@ -91,7 +91,7 @@ def bench(
     from tdpipe.controller.paced_run import PacedPlan, compare_paced
     from tdpipe.simulation.contestant import find_contestants
     from tdpipe.simulation.length_knowledge import parse_knowledge
-    from tdpipe.simulation.trace import read_trace, sample, synthetic_trace
+    from tdpipe.simulation.trace import read_trace, sample
     from tdpipe.simulation.workload import make_jobs
 
     check_output(json_file, "--json")
@@ -109,7 +109,7 @@ def bench(
     if budget is not None:
         contestant = contestant.with_budget(budget)
     settings = contestant.settings.model_copy(update={"max_running": max_running})
-    rows = read_trace(trace, longest_prompt) if trace else synthetic_trace()
+    rows = read_trace(trace, longest_prompt)
     drawn = sample(rows, requests, seed, arrivals=False)
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed)
     plan = PacedPlan(

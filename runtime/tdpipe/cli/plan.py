@@ -45,14 +45,14 @@ def plan(
     from tdpipe.simulation.model_shape import load_shape
     from tdpipe.simulation.plan import best, options
     from tdpipe.simulation.roofline import FITTED_ERROR
-    from tdpipe.simulation.trace import read_trace, sample, synthetic_trace
+    from tdpipe.simulation.trace import read_trace, sample
     from tdpipe.simulation.workload import make_jobs
 
     shape = load_shape(model)
     kinds = list(CATALOGUE)
     if hardware != "all":
         kinds = [parse_hardware(name)[1] for name in hardware.split(",")]
-    rows = read_trace(trace, longest_prompt) if trace else synthetic_trace()
+    rows = read_trace(trace, longest_prompt)
     jobs = make_jobs(sample(rows, requests, seed, arrivals=False), rows, "classifier", seed)
     typer.echo(
         f"{shape.name}, {requests} requests at once of {trace.name if trace else 'a synthetic mix'}\n"

@@ -99,7 +99,7 @@ def simulate(
     from tdpipe.simulation.contestant import compete, find_contestants
     from tdpipe.simulation.figures import figures_of
     from tdpipe.simulation.length_knowledge import parse_knowledge
-    from tdpipe.simulation.trace import read_trace, sample, synthetic_trace
+    from tdpipe.simulation.trace import read_trace, sample
     from tdpipe.simulation.workload import make_jobs
 
     check_output(json_file, "--json")
@@ -112,7 +112,7 @@ def simulate(
         kv_bandwidth=kv_bandwidth,
         kv_capacity=kv_capacity,
     )
-    rows = read_trace(trace, longest_prompt) if trace else synthetic_trace()
+    rows = read_trace(trace, longest_prompt)
     if arrivals and not any(row.arrival for row in rows):
         raise SettingsError("--arrivals", "the trace tells none", "leave it out")
     drawn = sample(rows, requests, seed, arrivals=arrivals)

@@ -7,8 +7,8 @@ arrival (TIMESTAMP, ContextTokens, GeneratedTokens).
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 _LENGTHS = ("num_prefill_tokens", "num_decode_tokens")
 _ARRIVALS = ("ContextTokens", "GeneratedTokens")
 _TIME = "TIMESTAMP"
-_TIME_DIGITS = 26
-"""Of a timestamp that Python reads: it knows microseconds, traces have finer ones."""
 SYNTHETIC = "synthetic"
 _MEAN_AND_MEDIAN = ((378.0, 297.0), (415.0, 399.0))
 """Of prompts and outputs that ShareGPT's have in Llama-2 tokens, prompts of up to 1,024."""
@@ -39,12 +37,29 @@ class TraceRow:
     """Seconds from the trace's first request; 0 where the trace tells none."""
 
 
-def read_trace(path: Path, longest_prompt: int | None = None) -> list[TraceRow]:
-    """Rows of a CSV, in its order; those with empty prompts or outputs, or too long a prompt, are left out.
+def read_trace(path: Path | None, longest_prompt: int | None = None) -> list[TraceRow]:
+    """Rows of a CSV, in its order, or of the synthetic mix where there is none.
+
+    Those with empty prompts or outputs, or too long a prompt, are left out.
 
     Raises:
-        SettingsError: the file is not there, of neither layout, or holds something that is no number.
+        SettingsError: the file is not there, of neither layout, or holds something that is no number; no row is left.
     """
+    rows = synthetic_trace() if path is None else _read(path)
+    kept = [row for row in rows if row.prompt_tokens > 0 and row.output_tokens > 0]
+    if not kept:
+        raise SettingsError("--trace", f"{path} has no request", "give one with some")
+    if longest_prompt is not None:
+        kept = [row for row in kept if row.prompt_tokens <= longest_prompt]
+    if not kept:
+        problem = f"every prompt is longer than {longest_prompt} tokens"
+        raise SettingsError("--longest-prompt", problem, "raise it")
+    first = min(row.arrival for row in kept)
+    return [replace(row, arrival=row.arrival - first) for row in kept]
+
+
+def _read(path: Path) -> list[TraceRow]:
+    """As they stand, with absolute times."""
     try:
         with path.open(newline="") as lines:
             reader = csv.DictReader(lines)
@@ -57,23 +72,15 @@ def read_trace(path: Path, longest_prompt: int | None = None) -> list[TraceRow]:
                 raise SettingsError(
                     "--trace", f"{path} has other columns", f"give a CSV with {known}"
                 )
-            rows = [
-                (int(row[names[0]]), int(row[names[1]]), _seconds(row.get(_TIME))) for row in reader
+            return [
+                TraceRow(int(row[names[0]]), int(row[names[1]]), _seconds(row.get(_TIME)))
+                for row in reader
             ]
     except OSError as error:
         raise SettingsError("--trace", f"{path}: {error.strerror}", "give a CSV file") from error
     except (TypeError, ValueError, csv.Error) as error:
         problem = f"{path}, line {reader.line_num}: {error}"
         raise SettingsError("--trace", problem, "mend or remove the line") from error
-    kept = [
-        row
-        for row in rows
-        if row[0] > 0 and row[1] > 0 and (longest_prompt is None or row[0] <= longest_prompt)
-    ]
-    if not kept:
-        raise SettingsError("--trace", f"{path} has no row left", "raise --longest-prompt")
-    first = min(row[2] for row in kept)
-    return [TraceRow(prompt, output, time - first) for prompt, output, time in kept]
 
 
 def synthetic_trace(seed: int = 0) -> list[TraceRow]:
@@ -110,4 +117,5 @@ def sample(rows: list[TraceRow], count: int, seed: int, *, arrivals: bool) -> li
 def _seconds(timestamp: str | None) -> float:
     if timestamp is None:
         return 0.0
-    return datetime.fromisoformat(timestamp[:_TIME_DIGITS]).timestamp()
+    time = datetime.fromisoformat(timestamp)
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ from tdpipe.core.errors import SettingsError
 from tdpipe.simulation.trace import read_trace, sample, synthetic_trace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 LENGTHS = "num_prefill_tokens,num_decode_tokens,pd_ratio\n74,918,0.1\n2000,5,4\n3,0,1\n10,20,1\n"
@@ -35,12 +37,37 @@ def test_arrivals_count_from_the_first(tmp_path: Path) -> None:
     assert [row.arrival for row in rows] == pytest.approx([0.0, 4.25001], abs=1e-4)
 
 
+@pytest.fixture
+def new_york() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("new_york")
+def test_times_of_any_zone_and_resolution_are_of_one_clock(tmp_path: Path) -> None:
+    stamps = ("00:00:00.0000000", "00:00:01+00:00", "02:00:02.5000000+02:00", "00:00:03.1Z")
+    lines = "".join(f"2023-11-05 {stamp},1,1\n" for stamp in stamps)
+    rows = read_trace(write(tmp_path, "TIMESTAMP,ContextTokens,GeneratedTokens\n" + lines))
+    assert [row.arrival for row in rows] == pytest.approx([0.0, 1.0, 2.5, 3.1])
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_bound_that_leaves_no_prompt_is_refused(tmp_path: Path, given: bool) -> None:
+    path = write(tmp_path, LENGTHS.replace("10,20", "90,20")) if given else None
+    assert all(row.prompt_tokens <= 80 for row in read_trace(path, 80))
+    with pytest.raises(SettingsError, match=r"--longest-prompt.*raise it"):
+        read_trace(path, 0)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("a,b\n1,2\n", "other columns"),
         ("num_prefill_tokens,num_decode_tokens\n1,x\n", "line 2"),
-        ("num_prefill_tokens,num_decode_tokens\n", "no row left"),
+        ("num_prefill_tokens,num_decode_tokens\n", "no request"),
         (ARRIVALS.replace("2023-11-16 18:15:50.9306", "yesterday"), "line 3"),
         (f"num_prefill_tokens,num_decode_tokens\n{'1' * 200_000},1\n", "field limit"),
     ],
