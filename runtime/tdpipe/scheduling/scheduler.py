@@ -175,8 +175,8 @@ class Scheduler(Generic[StateT]):
                 emission.finished[request.id] = reason
                 state.end(sequence)
         for row in late:
-            if (sequence := found[row]) is not None:
-                state.waiting.revised(sequence)
+            if (landed := found[row]) is not None:
+                state.waiting.revised(landed)
         return emission
 
     def _landed(self, number: int) -> Sequence | None:
