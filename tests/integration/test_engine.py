@@ -181,7 +181,7 @@ P, D, M = Phase.PREFILL, Phase.DECODE, Phase.MIXED
         ([P, P, D, D], 1),
         ([P, D, P, D], 3),
         ([M, D, M, D, M], 0),
-        ([P, M, D, M], 0),
+        ([P, M, D, M], 1),
     ],
     ids=str,
 )

@@ -23,7 +23,7 @@ from tdpipe.controller.stage_clock import StageClock
 from tdpipe.controller.stream import RequestStream, TokenDelta
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.request import FinishReason, Request
-from tdpipe.core.step import Phase, Step
+from tdpipe.core.step import Step
 from tdpipe.prediction.features import PromptFeatures
 from tdpipe.scheduling.answers import Idle, WaitUntil
 
@@ -98,7 +98,7 @@ class Engine:
         self._clock = StageClock(pipeline.stages)
         self._commands: deque[Callable[[], None]] = deque()
         self._listeners: dict[str, _Listener] = {}
-        self._phase, self._switches = FIRST_PHASE, 0
+        self._phase = FIRST_PHASE
         self._error: str | None = None
         self._closing = False
         self._lock = threading.Lock()
@@ -150,7 +150,7 @@ class Engine:
             kv_blocks=state.pool.blocks,
             kv_blocks_used=state.pool.used,
             phase=self._phase,
-            phase_switches=self._switches,
+            phase_switches=state.phase_switches,
             preemptions=state.preemptions,
             stage_busy=self._clock.busy,
             stage_bubble=self._clock.bubble,
@@ -205,7 +205,6 @@ class Engine:
         return None
 
     def _issue(self, step: Step) -> None:
-        self._switches += {self._phase, step.phase} == {Phase.PREFILL, Phase.DECODE}
         self._phase = step.phase
         self._clock.started(time.monotonic())
         self._pipeline.submit(step)

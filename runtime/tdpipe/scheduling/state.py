@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tdpipe.core.step import Phase
 from tdpipe.scheduling.waiting_queue import WaitingQueue
 
 if TYPE_CHECKING:
@@ -43,6 +44,17 @@ class SchedulerState:
     """Seconds of the caller's clock."""
     finished: int = 0
     preemptions: int = 0
+    phase_switches: int = 0
+    """Times that prefill and decode took turns; mixed steps are neither."""
+    pure_phase: Phase | None = None
+    """Of the last step that was not mixed."""
+
+    def enter(self, phase: Phase) -> None:
+        """A step of this phase is issued."""
+        if phase is Phase.MIXED:
+            return
+        self.phase_switches += self.pure_phase not in (None, phase)
+        self.pure_phase = phase
 
     def preempt(self, slot: int) -> None:
         """Take a sequence's KV; it waits for its turn with the tokens that it has."""

@@ -84,6 +84,7 @@ class StepIssuer:
             _joined(new_slots),
             _joined(new_blocks),
         )
+        state.enter(step.phase)
         state.in_flight[step.id] = Flight(sampled, slots.number[sampled].copy())
         self._next_step += 1
         return step

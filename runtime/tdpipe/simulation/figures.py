@@ -45,7 +45,7 @@ class Figures:
     utilisation: tuple[float, ...]
     """[stages] part of the run in which each stage computed."""
     bubble: tuple[float, ...]
-    """[stages] the other part."""
+    """[stages] part of the run in which each waited while steps were in flight; the rest, no request was there."""
     phase_switches: int
     preemptions: int
     kv_peak: float
@@ -78,7 +78,7 @@ def figures_of(policy: str, record: SimulationRecord) -> Figures:
         seconds=record.seconds,
         bubble_free_seconds=max(record.stage_busy),
         utilisation=utilisation,
-        bubble=tuple(1.0 - each for each in utilisation),
+        bubble=tuple(1.0 - record.idle / record.seconds - each for each in utilisation),
         phase_switches=record.phase_switches,
         preemptions=record.preemptions,
         kv_peak=float(used.max()),

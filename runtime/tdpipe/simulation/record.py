@@ -47,6 +47,8 @@ class SimulationRecord:
     """In the order of time."""
     kv_blocks: int
     """Blocks that there are."""
+    idle: float = 0.0
+    """Seconds in which no step was in flight: no request was there."""
 
     @property
     def output_tokens_per_second(self) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tdpipe.core.request import Request
-from tdpipe.core.step import Phase, Step
+from tdpipe.core.step import Step
 from tdpipe.scheduling.answers import WaitUntil
 from tdpipe.simulation.record import KVSample, RequestTimes, SimulationRecord
 
@@ -56,7 +56,7 @@ class Simulator:
         """[slots] position of the end token."""
         self._times = [RequestTimes(job.arrival, job.output_tokens) for job in jobs]
         self._kv: list[KVSample] = []
-        self._switches = 0
+        self._idle = 0.0
         self._forecast_every = forecast_every
 
     def run(self) -> SimulationRecord:
@@ -67,18 +67,16 @@ class Simulator:
             RuntimeError: the scheduler waits for what will not come.
         """
         now = 0.0
-        phase: Phase | None = None
         while self._arrivals or self._scheduler.state.sequences:
             self._admit(now)
             answer = self._scheduler.next_step(now)
             if isinstance(answer, Step):
-                if answer.phase is not Phase.MIXED:
-                    self._switches += phase is not None and answer.phase is not phase
-                    phase = answer.phase
                 self._issue(answer, now)
                 continue
             limit = answer.time if isinstance(answer, WaitUntil) else math.inf
-            now = max(now, self._next_event(limit))
+            then = max(now, self._next_event(limit))
+            self._idle += 0.0 if self._results else then - now
+            now = then
             while self._results and self._results[0][0] <= now:
                 self._book(now)
         return SimulationRecord(
@@ -87,10 +85,11 @@ class Simulator:
             output_tokens=sum(job.output_tokens for job in self._jobs),
             prompt_tokens=sum(job.prompt_tokens for job in self._jobs),
             stage_busy=tuple(self._timeline.busy),
-            phase_switches=self._switches,
+            phase_switches=self._scheduler.state.phase_switches,
             preemptions=self._scheduler.state.preemptions,
             kv=tuple(self._kv),
             kv_blocks=self._scheduler.shape.blocks,
+            idle=self._idle,
         )
 
     def _admit(self, now: float) -> None:

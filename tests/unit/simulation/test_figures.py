@@ -8,7 +8,7 @@ from tdpipe.simulation.figures import Part, figures_of
 from tdpipe.simulation.record import KVSample, RequestTimes, SimulationRecord
 
 
-def run(used: list[int], firsts: list[float]) -> SimulationRecord:
+def run(used: list[int], firsts: list[float], idle: float = 0.0) -> SimulationRecord:
     """A run that makes ten tokens a second and is told of KV once a second."""
     seconds = float(len(used))
     return SimulationRecord(
@@ -16,11 +16,12 @@ def run(used: list[int], firsts: list[float]) -> SimulationRecord:
         requests=tuple(RequestTimes(0.0, 5, first, seconds) for first in firsts),
         output_tokens=10 * len(used),
         prompt_tokens=1,
-        stage_busy=(seconds, seconds / 2),
+        stage_busy=(seconds - idle, (seconds - idle) / 2),
         phase_switches=3,
         preemptions=1,
         kv=tuple(KVSample(1.0 + at, blocks, 10) for at, blocks in enumerate(used)),
         kv_blocks=100,
+        idle=idle,
     )
 
 
@@ -40,3 +41,9 @@ def test_bubbles_are_what_a_stage_does_not_compute() -> None:
     assert figures.utilisation == (1.0, 0.5)
     assert figures.bubble == (0.0, 0.5)
     assert figures.bubble_free_seconds == 10.0
+
+
+def test_time_without_a_request_is_no_bubble() -> None:
+    figures = figures_of("hybrid", run([80] * 10, [1.0], idle=4.0))
+    assert figures.utilisation == pytest.approx((0.6, 0.3))
+    assert figures.bubble == pytest.approx((0.0, 0.3))

@@ -84,6 +84,7 @@ def test_a_stage_computes_one_step_at_a_time_and_in_the_order_of_issue() -> None
 def test_a_request_is_not_started_before_it_arrives() -> None:
     record, timeline = run("hybrid", [job(8, 2), job(8, 2, arrival=5.0)], flat_cost(2, 0.01))
     assert record.requests[1].first >= 5.0
+    assert record.idle == pytest.approx(5.0 - record.requests[0].end)
     assert any(each.begins[0] >= 5.0 for each in timeline.intervals)
 
 
