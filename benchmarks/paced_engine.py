@@ -136,8 +136,8 @@ def _row(load: Load, outcomes: Sequence[Outcome]) -> str:
     speeds = [each.paced.window.tokens_per_second for each in runs]
     middle = sorted(runs, key=lambda each: each.loss)[len(runs) // 2]
     busy = " · ".join(
-        f"{real.busy * 100:.1f} / {ideal.busy * 100:.1f}"
-        for real, ideal in zip(middle.paced.window.stages, middle.simulated.stages, strict=True)
+        f"{real.busy * 100:.1f} / {simulated.busy * 100:.1f}"
+        for real, simulated in zip(middle.paced.window.stages, middle.simulated.stages, strict=True)
     )
     engine, scheduler, controller = (
         statistics.median(getattr(each.paced, name) for each in runs)
