@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
@@ -42,6 +42,7 @@ from tdpipe.scheduling.policies.tail import admission_order
 from tdpipe.scheduling.policies.temporal import by_arrival
 from tdpipe.simulation.contestant import compete, make_contestant
 from tdpipe.simulation.figures import Figures, figures_of
+from tdpipe.simulation.length_knowledge import Knowledge
 from tdpipe.simulation.stage_timeline import ControlOnStage
 from tdpipe.simulation.trace import SYNTHETIC
 
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 
     from tdpipe.core.settings import SchedulerSettings
     from tdpipe.scheduling.policy import Policy
-    from tdpipe.simulation.length_knowledge import Knowledge
     from tdpipe.simulation.workload import Job
 
     _Told = Knowledge | Literal["max_tokens"]
@@ -241,7 +241,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=["13B"])
     parser.add_argument("--requests", type=int, default=2_000)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--lengths", choices=("oracle", "classifier", "mean"), default="classifier")
+    parser.add_argument("--lengths", choices=get_args(Knowledge), default="classifier")
     parser.add_argument("--processes", type=int, default=cpu_cores())
     parser.add_argument("--json", type=Path, help="write all figures to this file, too")
     return parser.parse_args()

@@ -14,7 +14,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 import numpy as np
@@ -26,6 +26,7 @@ from tdpipe.scheduling.cost_model import row_kv_reads
 from tdpipe.scheduling.policies.composition import candidate_budgets
 from tdpipe.simulation.contestant import Contestant, compete, make_contestant
 from tdpipe.simulation.figures import Figures, figures_of
+from tdpipe.simulation.length_knowledge import Knowledge
 from tdpipe.simulation.trace import SYNTHETIC, TraceRow, read_trace, sample
 from tdpipe.simulation.workload import make_jobs
 
@@ -127,7 +128,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--loads", nargs="+", type=float, default=[0.5, 0.7, 0.9])
     parser.add_argument("--ttft", nargs="+", type=float, default=[1.0, 2.0], help="seconds")
     parser.add_argument("--tpot", nargs="+", type=float, default=[0.08, 0.1], help="seconds")
-    parser.add_argument("--lengths", choices=("oracle", "classifier", "mean"), default="classifier")
+    parser.add_argument("--lengths", choices=get_args(Knowledge), default="classifier")
     parser.add_argument("--json", type=Path, help="write all figures to this file, too")
     return parser.parse_args()
 

@@ -14,7 +14,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,6 +26,7 @@ from tdpipe.cli.output_file import check_picture
 from tdpipe.core.errors import TDPipeError
 from tdpipe.scheduling.cost_model import CHUNK_TILE, CostModel, MixingCost
 from tdpipe.simulation.contestant import Contestant, compete, make_contestant
+from tdpipe.simulation.length_knowledge import Knowledge
 from tdpipe.simulation.trace import SYNTHETIC
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cell", choices=CELLS, default="13B")
     parser.add_argument("--prices", nargs="+", choices=PRICES, default=list(PRICES))
     parser.add_argument("--requests", type=int, default=2_000)
-    parser.add_argument("--lengths", choices=("oracle", "classifier", "mean"), default="classifier")
+    parser.add_argument("--lengths", choices=get_args(Knowledge), default="classifier")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw a panel per price")
     parser.add_argument("--json", type=Path, help="write all figures to this file, too")
     return parser.parse_args()

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 
@@ -28,6 +28,7 @@ from tdpipe.simulation.bound import steady_bound
 from tdpipe.simulation.contestant import Contestant, compete, make_contestant
 from tdpipe.simulation.figures import Figures, Part, figures_of
 from tdpipe.simulation.hardware import parse_hardware
+from tdpipe.simulation.length_knowledge import Knowledge
 from tdpipe.simulation.model_shape import find_shape
 from tdpipe.simulation.scenario import Scenario, make_scenario
 from tdpipe.simulation.trace import SYNTHETIC, read_trace, sample
@@ -35,8 +36,6 @@ from tdpipe.simulation.workload import Job, make_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from tdpipe.simulation.length_knowledge import Knowledge
 
 _SWEPT = {
     "hybrid": (64, 96, 128, 192, 256, 384, 512, 1024),
@@ -131,7 +130,7 @@ def parse_arguments() -> argparse.Namespace:
         "--sweep-requests", type=int, default=3_000, help="fewer do not fill a large KV cache"
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--lengths", choices=("oracle", "classifier", "mean"), default="classifier")
+    parser.add_argument("--lengths", choices=get_args(Knowledge), default="classifier")
     parser.add_argument("--json", type=Path, help="write all figures to this file, too")
     return parser.parse_args()
 

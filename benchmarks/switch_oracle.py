@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
@@ -26,6 +26,7 @@ from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
 from benchmarks.switch_points import Points, Recording, Replay, climb, never
 from tdpipe.core.errors import TDPipeError
 from tdpipe.simulation.contestant import compete, make_contestant
+from tdpipe.simulation.length_knowledge import Knowledge
 from tdpipe.simulation.trace import SYNTHETIC
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--lengths",
         nargs="+",
-        choices=("oracle", "classifier", "mean"),
+        choices=get_args(Knowledge),
         default=["oracle", "classifier"],
         help="what the scheduler knows; the oracle of switch points always sees what comes out",
     )
