@@ -27,13 +27,14 @@ from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
 from tdpipe.simulation.contestant import NAMES
+from tdpipe.simulation.stage_timeline import ControlOnStage
 
 _PROMPT = 100
 _OUTPUT = 400
 _NOW = 1e6
 """Seconds since the last arrival: so long that work counts as finite, since the order of its end costs most."""
-_AIM = (100.0, 0.5)
-"""Microseconds of a step, and of each row."""
+AIM = ControlOnStage(100e-6, 0.5e-6)
+"""The bound that the scheduler's cost per decode step is held to."""
 _HEADER = (
     "| policy | running | waiting | rows a step | decode us: median (10th-90th percentile) | mean | aim | steps "
     "| with prefill us: median | mean | steps |\n|---|---|---|---|---|---|---|---|---|---|---|"
@@ -92,8 +93,7 @@ class Cell:
     @property
     def aim(self) -> float:
         """Microseconds that a decode step may cost."""
-        fixed, row = _AIM
-        return fixed + row * self.rows
+        return 1e6 * (AIM.step + AIM.row * self.rows)
 
 
 def measure(scheduler: Scheduler[Any], running: int, steps: int) -> Costs:
