@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from benchmarks import ablations
 from benchmarks.ablated import (
     as_they_come,
     by_count,
@@ -16,14 +17,19 @@ from benchmarks.ablated import (
     used_now,
 )
 from benchmarks.ablations import ABLATIONS, Ablation, rows_of, simulate, table_of
-from benchmarks.paper_work import Task
+from benchmarks.paper_work import Task, jobs_of
 
 from tdpipe.scheduling.forecast import Demands
-from tdpipe.simulation.contestant import make_contestant
+from tdpipe.simulation.contestant import compete, make_contestant
 
 if TYPE_CHECKING:
     from tdpipe.core.step import IntArray
     from tdpipe.scheduling.balance import DecodeBatch
+    from tdpipe.simulation.contestant import Contestant
+    from tdpipe.simulation.record import SimulationRecord
+    from tdpipe.simulation.scenario import Scenario
+    from tdpipe.simulation.stage_timeline import StageTimeline
+    from tdpipe.simulation.workload import Job
 
 STAGES = 2
 TASK = Task("13B", make_contestant("temporal"), 20, 0, "oracle", None, None)
@@ -92,7 +98,7 @@ def test_every_row_has_a_name_of_its_own_and_the_policy_that_it_tells() -> None:
 
 
 def test_losses_are_taken_seed_by_seed_from_the_same_policy() -> None:
-    ablations = tuple(
+    tried = tuple(
         Ablation(policy, mechanism)
         for policy in ("adaptive", "temporal")
         for mechanism in ("whole", "order")
@@ -103,7 +109,7 @@ def test_losses_are_taken_seed_by_seed_from_the_same_policy() -> None:
         [replace(any_run, output_tokens_per_second=rate, bubble=(0.5, 0.3)) for rate in seeds]
         for seeds in rates
     ]
-    rows = rows_of(ablations, runs)
+    rows = rows_of(tried, runs)
     assert rows[1].losses == pytest.approx((0.1, 0.05))
     assert rows[3].losses == pytest.approx((-0.2, 0.2))
     assert rows[0].bubble == pytest.approx(0.4)
@@ -112,12 +118,26 @@ def test_losses_are_taken_seed_by_seed_from_the_same_policy() -> None:
     assert len(table.splitlines()) == 2 + len(rows)
 
 
-def test_what_stage_0_spends_on_scheduling_and_what_is_unknown_reach_the_simulation() -> None:
+def test_what_stage_0_spends_on_scheduling_reaches_the_simulation() -> None:
     rows = [each for each in ABLATIONS if each.policy == "temporal"]
     whole, published = (
         simulate(next(each for each in rows if ends in each.name), TASK)
         for ends in ("whole", "pickled")
     )
     assert published.seconds > whole.seconds
-    unknown = next(each for each in ABLATIONS if each.told == "max_tokens")
-    assert simulate(unknown, TASK).output_tokens_per_second > 0.0
+
+
+def test_who_knows_max_tokens_only_is_told_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Job] = []
+
+    def noted(
+        contestant: Contestant, scenario: Scenario, jobs: list[Job]
+    ) -> tuple[SimulationRecord, StageTimeline]:
+        served.extend(jobs)
+        return compete(contestant, scenario, jobs)
+
+    monkeypatch.setattr(ablations, "compete", noted)
+    simulate(next(each for each in ABLATIONS if each.told == "max_tokens"), TASK)
+    assert [each.lengths.outcomes for each in served] == [(each.max_tokens,) for each in served]
+    assert [each.output_tokens for each in served] == [each.output_tokens for each in jobs_of(TASK)]
+    assert any(each.max_tokens > each.output_tokens for each in served)
