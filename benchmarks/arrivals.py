@@ -33,6 +33,7 @@ from tdpipe.simulation.workload import make_jobs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tdpipe.core.step import FloatArray
     from tdpipe.scheduling.cost_model import CostModel
     from tdpipe.simulation.workload import Job
 
@@ -88,8 +89,9 @@ def floor_of(cost: CostModel, jobs: Sequence[Job]) -> Floor:
     """The waits of each job in an idle pipeline; its prompt is cut as is best for it."""
     alone = {prompt: _alone(cost, prompt) for prompt in {job.prompt_tokens for job in jobs}}
     ttft = [alone[job.prompt_tokens] for job in jobs]
-    stages = len(cost.stages)
-    tpot = [stages * cost.step_time(1, job.prompt_tokens + job.output_tokens / 2) for job in jobs]
+    context = np.array([job.prompt_tokens + job.output_tokens / 2 for job in jobs])
+    row = np.ones_like(context)
+    tpot = np.sum([stage.seconds(row, context, row) for stage in cost.stages], axis=0)
     marks = (50, 90, 99)
     return Floor(
         tuple(float(each) for each in np.percentile(ttft, marks)),
@@ -222,16 +224,24 @@ def _jobs(task: Task, factor: float) -> list[Job]:
 
 def _alone(cost: CostModel, prompt: int) -> float:
     """Seconds until the first token of a prompt that has the pipeline for itself."""
-    stages = len(cost.stages)
     found = []
     for chunk in candidate_budgets(prompt).tolist():
         starts = np.arange(0, prompt, chunk, dtype=np.int32)
         counts = np.minimum(chunk, prompt - starts).astype(np.int32)
         reads = row_kv_reads(starts, counts, cost.chunk_tile)
         sampled = (starts + counts == prompt).astype(np.int32)
-        times = cost.step_seconds(counts, reads, None, sampled)
-        found.append(float(times.sum() + (stages - 1) * times[-1]))
+        ends = np.zeros(len(starts))
+        for stage in cost.stages:
+            ends = _ends(ends, stage.seconds(counts.astype(np.float64), reads, sampled))
+        found.append(float(ends[-1]))
     return min(found)
+
+
+def _ends(arrivals: FloatArray, seconds: FloatArray) -> FloatArray:
+    """[chunks] when a stage ends each: it begins when the chunk is there and the one before has ended."""
+    before = np.cumsum(seconds) - seconds
+    begins: FloatArray = before + np.maximum.accumulate(arrivals - before)
+    return begins + seconds
 
 
 def _policies_section(title: str, figures: Sequence[Figures]) -> str:

@@ -80,6 +80,17 @@ def test_no_request_is_faster_than_alone_in_the_pipeline() -> None:
     assert floor.tpot[2] == pytest.approx(0.04)
 
 
+@pytest.mark.parametrize("slow", [0, 1, 2])
+def test_alone_each_stage_takes_its_own_time(slow: int) -> None:
+    points = np.array([1, 64, 128, 1_024], dtype=np.int32)
+    stages = [StageCost(points, np.array([0.01, 0.01, 0.02, 0.16]))] * 3
+    stages[slow] = StageCost(points, np.array([0.03, 0.03, 0.05, 0.4]), 0.0, 0.005)
+    floor = floor_of(CostModel(tuple(stages)), [Job(128, 10, LengthDistribution((10,)), 10)])
+    # Two chunks of 64 take the slow stage 30 and 35 ms, one after the other, and the two others 10 ms each.
+    assert floor.ttft[2] == pytest.approx(0.085)
+    assert floor.tpot[2] == pytest.approx(0.055)
+
+
 def test_alone_only_a_prompts_end_samples() -> None:
     points = np.array([1, 1_024], dtype=np.int32)
     cost = CostModel((StageCost(points, np.array([0.01, 0.01]), 0.0, 0.001),))
