@@ -25,7 +25,7 @@ from tdpipe.core.errors import TDPipeError
 from tdpipe.scheduling.cost_model import row_kv_reads
 from tdpipe.scheduling.policies.composition import candidate_budgets
 from tdpipe.simulation.contestant import Contestant, compete, make_contestant
-from tdpipe.simulation.figures import Figures, figures_of
+from tdpipe.simulation.figures import Figures, figures_of, percentiles
 from tdpipe.simulation.length_knowledge import Knowledge
 from tdpipe.simulation.trace import SYNTHETIC, TraceRow, read_trace, sample
 from tdpipe.simulation.workload import make_jobs
@@ -92,11 +92,7 @@ def floor_of(cost: CostModel, jobs: Sequence[Job]) -> Floor:
     context = np.array([job.prompt_tokens + job.output_tokens / 2 for job in jobs])
     row = np.ones_like(context)
     tpot = np.sum([stage.seconds(row, context, row) for stage in cost.stages], axis=0)
-    marks = (50, 90, 99)
-    return Floor(
-        tuple(float(each) for each in np.percentile(ttft, marks)),
-        tuple(float(each) for each in np.percentile(tpot, marks)),
-    )
+    return Floor(percentiles(ttft), percentiles(tpot.tolist()))
 
 
 def simulate(trial: tuple[Task, float]) -> Figures:
