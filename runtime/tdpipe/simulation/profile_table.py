@@ -32,7 +32,7 @@ class TimeTable(NamedTuple):
     """[n]."""
 
 
-def read_profile(path: Path, option: str = "--csv") -> TimeTable:
+def read_time_table(path: Path, option: str) -> TimeTable:
     """Read a CSV with the columns `Total Length` (tokens) and `Execute Time` (milliseconds).
 
     Args:
@@ -70,7 +70,7 @@ def read_profile(path: Path, option: str = "--csv") -> TimeTable:
         tokens.append(count)
         seconds.append(milliseconds / 1e3)
     if not tokens:
-        raise SettingsError(option, f"{path} has no rows", "give a measured profile")
+        raise SettingsError(option, f"{path} has no rows", "give a measured table")
     return TimeTable(np.array(tokens, dtype=np.int32), np.array(seconds, dtype=np.float64))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tdpipe.simulation.profile_table import read_profile, stage_costs
+from tdpipe.simulation.profile_table import read_time_table, stage_costs
 from tdpipe.simulation.roofline import (
     FITTED_ERROR,
     kv_bandwidth,
@@ -83,7 +83,7 @@ def make_scenario(
             f"within {FITTED_ERROR.mean:.1%} on average and {FITTED_ERROR.worst:.1%} at worst"
         )
     else:
-        table = read_profile(profile, "--profile")
+        table = read_time_table(profile, "--profile")
         pipeline = stage_costs(table, stages, per_token, bandwidth)
         used.append(f"stage times of {profile.name}, divided evenly among the stages")
     pipeline_kv = kv_tokens or kv_capacity_tokens(hardware, shape, stages)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from tdpipe.core.errors import SettingsError
-from tdpipe.simulation.profile_table import TimeTable, read_profile, stage_costs
+from tdpipe.simulation.profile_table import TimeTable, read_time_table, stage_costs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def written(folder: Path, text: str) -> Path:
-    file = folder / "profile.csv"
+    file = folder / "table.csv"
     file.write_text(text)
     return file
 
@@ -26,8 +26,8 @@ def written(folder: Path, text: str) -> Path:
         "Execute Time,Card,Total Length\r\n35.25,L20,1\r\n37.5,L20,2\r\n",
     ],
 )
-def test_a_profile_is_read_in_seconds(tmp_path: Path, text: str) -> None:
-    table = read_profile(written(tmp_path, text))
+def test_a_table_is_read_in_seconds(tmp_path: Path, text: str) -> None:
+    table = read_time_table(written(tmp_path, text), "--profile")
     assert table.tokens.tolist() == [1, 2]
     assert table.tokens.dtype == np.int32
     assert table.seconds.tolist() == pytest.approx([0.03525, 0.0375])
@@ -48,22 +48,22 @@ def test_a_profile_is_read_in_seconds(tmp_path: Path, text: str) -> None:
         ("Total Length,Execute Time\n2,3\n1,2\n", "line 3"),
     ],
 )
-def test_a_bad_profile_is_refused_by_what_is_wrong_with_it(
+def test_a_bad_table_is_refused_by_what_is_wrong_with_it(
     tmp_path: Path, text: str, problem: str
 ) -> None:
     with pytest.raises(SettingsError, match=problem) as refused:
-        read_profile(written(tmp_path, text), "--profile")
+        read_time_table(written(tmp_path, text), "--profile")
     assert refused.value.field == "--profile"
 
 
 def test_what_is_no_file_of_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
-        read_profile(tmp_path / "absent.csv")
+        read_time_table(tmp_path / "absent.csv", "--profile")
     with pytest.raises(SettingsError, match="cannot be read"):
-        read_profile(tmp_path)
+        read_time_table(tmp_path, "--profile")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SettingsError, match="cannot be read"):
-        read_profile(tmp_path / "binary.csv")
+        read_time_table(tmp_path / "binary.csv", "--profile")
 
 
 def test_stages_share_time_and_kv_evenly() -> None:
