@@ -18,7 +18,7 @@ def check_picture(file: Path | None, option: str) -> None:
     """Refuse a picture that could not be written, or of a format that nothing here draws; None is none.
 
     Raises:
-        SettingsError: it is neither.
+        SettingsError: its name ends like no picture, or `check_output` refuses it.
     """
     check_output(file, option)
     if file is not None and file.suffix.lower() not in _PICTURES:
