@@ -80,7 +80,7 @@ def bench(
     kv_capacity: Annotated[
         int | None, typer.Option(min=1, help="Tokens that the KV cache holds.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all figures here, too.", metavar="FILE")
     ] = None,

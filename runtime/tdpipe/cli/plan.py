@@ -37,7 +37,7 @@ def plan(
     longest_prompt: Annotated[
         int | None, typer.Option(min=1, help="Leave longer prompts out.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
 ) -> None:
     """Compare nodes for a model and its requests, and recommend one."""
     from tdpipe.simulation.contestant import find_contestants

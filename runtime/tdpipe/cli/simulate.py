@@ -82,7 +82,7 @@ def simulate(
             min=1, help="Output bound of each request; else the longest output.", show_default=False
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the rows here, too.", metavar="FILE")
     ] = None,

@@ -40,7 +40,7 @@ def train_predictor(
         Path, typer.Option(help="JSONL file of finished requests.", metavar="FILE.jsonl")
     ],
     output: Annotated[Path, typer.Option(help="Where to write the predictor.", metavar="FILE")],
-    seed: Annotated[int, typer.Option(help="Of which rows are held out to judge by.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of which rows are held out to judge by.")] = 0,
 ) -> None:
     """Train a predictor of output lengths, and say how good it is on rows that it has not seen."""
     from tdpipe.prediction.model_file import encode_model

@@ -106,6 +106,25 @@ def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) 
     assert "--stagez" in text
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["simulate"],
+        ["plan", "--model", "llama-2-13b"],
+        ["bench"],
+        ["train-predictor", "--data", "log.jsonl", "--output", "lengths.npz"],
+    ],
+    ids=str,
+)
+def test_a_seed_below_0_is_refused_by_name(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, text = failure([*command, "--seed", "-1"], capsys)
+    assert status == 2
+    assert "--seed" in text
+    assert "Traceback" not in text
+
+
 def test_without_a_model_and_a_demo_the_remedy_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
