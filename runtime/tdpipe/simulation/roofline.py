@@ -98,7 +98,6 @@ def pipeline_cost(
     hardware: Hardware,
     shape: ModelShape,
     stages: int,
-    partition: Sequence[int] | None = None,
     efficiency: Efficiency = FITTED,
 ) -> CostModel:
     """The cost of steps on a pipeline of one GPU a stage, the head on the last one.
@@ -107,15 +106,14 @@ def pipeline_cost(
         hardware: of each stage.
         shape: of the model.
         stages: number of them.
-        partition: layers of each stage; even if left out.
         efficiency: what the GPU reaches.
 
     Raises:
-        SettingsError: the layers cannot be cut so.
+        SettingsError: there are not as many layers.
     """
     tokens = _edges()
     costs = []
-    for stage, layers in enumerate(_layers(shape, stages, partition)):
+    for stage, layers in enumerate(_layers(shape, stages)):
         seconds = _body_seconds(hardware, shape, layers, tokens, efficiency)
         if stage == stages - 1:
             seconds += _head_seconds(hardware, shape, np.minimum(tokens, _HEAD_ROWS), efficiency)
@@ -142,7 +140,6 @@ def kv_capacity_tokens(
     shape: ModelShape,
     gpus: int,
     utilisation: float = 0.9,
-    partition: Sequence[int] | None = None,
 ) -> int:
     """Tokens whose KV fits a pipeline of `gpus` stages: what fits the stage with the least room.
 
@@ -151,13 +148,12 @@ def kv_capacity_tokens(
         shape: of the model.
         gpus: number of stages.
         utilisation: share of a GPU's memory that may be used.
-        partition: layers of each stage; even if left out.
 
     Raises:
-        SettingsError: the weights do not fit, or the layers cannot be cut so.
+        SettingsError: the weights do not fit, or there are not as many layers.
     """
     capacity = []
-    for stage, layers in enumerate(_layers(shape, gpus, partition)):
+    for stage, layers in enumerate(_layers(shape, gpus)):
         # A head that is tied needs the embedding a second time, unless it is on the same stage.
         ends = (stage == 0) + (stage == gpus - 1 and not (shape.tied and gpus == 1))
         weights = BYTES * (layers * shape.layer_weights + ends * shape.head_weights)
@@ -241,16 +237,12 @@ def _least_squares(residuals: Callable[[FloatArray], FloatArray], start: FloatAr
     return at
 
 
-def _layers(shape: ModelShape, stages: int, partition: Sequence[int] | None) -> tuple[int, ...]:
+def _layers(shape: ModelShape, stages: int) -> tuple[int, ...]:
+    """Of each stage, as even as they go."""
     if not 1 <= stages <= shape.layers:
         problem = f"{stages} GPUs cannot share the {shape.layers} layers of {shape.name}"
         raise SettingsError("--hardware", problem, f"use 1 to {shape.layers}")
-    if partition is None:
-        return balance_costs([1] * shape.layers, stages)
-    if len(partition) != stages or min(partition) < 1 or sum(partition) != shape.layers:
-        problem = f"{list(partition)} does not cut {shape.layers} layers into {stages} stages"
-        raise SettingsError("--partition", problem, "leave it out for an even one")
-    return tuple(partition)
+    return balance_costs([1] * shape.layers, stages)
 
 
 def _edges() -> FloatArray:
