@@ -65,4 +65,5 @@ def choose_scenario(
         profile=profile,
         kv_bandwidth_given=None if kv_bandwidth is None else kv_bandwidth * 1e9,
         kv_tokens=kv_capacity,
+        option=option,
     )

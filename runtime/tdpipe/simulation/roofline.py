@@ -99,6 +99,8 @@ def pipeline_cost(
     shape: ModelShape,
     stages: int,
     efficiency: Efficiency = FITTED,
+    *,
+    option: str = "--hardware",
 ) -> CostModel:
     """The cost of steps on a pipeline of one GPU a stage, the head on the last one.
 
@@ -107,13 +109,14 @@ def pipeline_cost(
         shape: of the model.
         stages: number of them.
         efficiency: what the GPU reaches.
+        option: that the GPUs were given by, for messages.
 
     Raises:
         SettingsError: there are not as many layers.
     """
     tokens = _edges()
     costs = []
-    for stage, layers in enumerate(_layers(shape, stages)):
+    for stage, layers in enumerate(_layers(shape, stages, option)):
         seconds = _body_seconds(hardware, shape, layers, tokens, efficiency)
         if stage == stages - 1:
             seconds += _head_seconds(hardware, shape, np.minimum(tokens, _HEAD_ROWS), efficiency)
@@ -140,6 +143,8 @@ def kv_capacity_tokens(
     shape: ModelShape,
     gpus: int,
     utilisation: float = 0.9,
+    *,
+    option: str = "--hardware",
 ) -> int:
     """Tokens whose KV fits a pipeline of `gpus` stages: what fits the stage with the least room.
 
@@ -148,22 +153,29 @@ def kv_capacity_tokens(
         shape: of the model.
         gpus: number of stages.
         utilisation: share of a GPU's memory that may be used.
+        option: that the GPUs were given by, for messages.
 
     Raises:
         SettingsError: the weights do not fit, or there are not as many layers.
     """
     capacity = []
-    for stage, layers in enumerate(_layers(shape, gpus)):
+    for stage, layers in enumerate(_layers(shape, gpus, option)):
         # A head that is tied needs the embedding a second time, unless it is on the same stage.
         ends = (stage == 0) + (stage == gpus - 1 and not (shape.tied and gpus == 1))
         weights = BYTES * (layers * shape.layer_weights + ends * shape.head_weights)
-        room = kv_room(hardware, shape, weights, utilisation)
+        room = kv_room(hardware, shape, weights, utilisation, option)
         capacity.append(room / (layers * shape.layer_kv_bytes_per_token))
     return int(min(capacity))
 
 
-def kv_room(hardware: Hardware, shape: ModelShape, weights: float, utilisation: float) -> float:
-    """Bytes for KV on a GPU that holds so many bytes of the model's weights.
+def kv_room(
+    hardware: Hardware,
+    shape: ModelShape,
+    weights: float,
+    utilisation: float,
+    option: str = "--hardware",
+) -> float:
+    """Bytes for KV on a GPU that holds so many bytes of the model's weights; `option` is for messages.
 
     Raises:
         SettingsError: there are none.
@@ -174,7 +186,7 @@ def kv_room(hardware: Hardware, shape: ModelShape, weights: float, utilisation: 
             f"{weights / 2**30:.1f} GiB of {shape.name}'s weights are on a {hardware.name} that has "
             f"{max(usable, 0) / 2**30:.1f} GiB for weights and KV cache"
         )
-        raise SettingsError("--hardware", problem, "use more GPUs, or larger ones")
+        raise SettingsError(option, problem, "use more GPUs, or larger ones")
     return usable - weights
 
 
@@ -237,11 +249,11 @@ def _least_squares(residuals: Callable[[FloatArray], FloatArray], start: FloatAr
     return at
 
 
-def _layers(shape: ModelShape, stages: int) -> tuple[int, ...]:
+def _layers(shape: ModelShape, stages: int, option: str) -> tuple[int, ...]:
     """Of each stage, as even as they go."""
     if not 1 <= stages <= shape.layers:
         problem = f"{stages} GPUs cannot share the {shape.layers} layers of {shape.name}"
-        raise SettingsError("--hardware", problem, f"use 1 to {shape.layers}")
+        raise SettingsError(option, problem, f"use 1 to {shape.layers}")
     return balance_costs([1] * shape.layers, stages)
 
 

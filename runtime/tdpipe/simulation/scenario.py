@@ -54,6 +54,7 @@ def make_scenario(
     profile: Path | None = None,
     kv_bandwidth_given: float | None = None,
     kv_tokens: int | None = None,
+    option: str = "--hardware",
 ) -> Scenario:
     """A scenario from the catalogue, or from a measured table of the whole model.
 
@@ -64,6 +65,7 @@ def make_scenario(
         profile: a CSV of the whole model's times; else the roofline's estimate is taken.
         kv_bandwidth_given: B/s at which a GPU reads KV; else a share of its memory's bandwidth.
         kv_tokens: that the KV cache holds on either split; else what the memory has left.
+        option: that the GPUs were given by, for messages.
 
     Raises:
         SettingsError: the profile cannot be read, or the model does not fit the GPUs.
@@ -77,7 +79,7 @@ def make_scenario(
     ]
     if profile is None:
         table = whole_model_table(hardware, shape)
-        pipeline = pipeline_cost(hardware, shape, stages)
+        pipeline = pipeline_cost(hardware, shape, stages, option=option)
         used.append(
             f"stage times estimated from the GPU's figures by factors fitted on measured L20 tables, which they match "
             f"within {FITTED_ERROR.mean:.1%} on average and {FITTED_ERROR.worst:.1%} at worst"
@@ -86,7 +88,7 @@ def make_scenario(
         table = read_time_table(profile, "--profile")
         pipeline = stage_costs(table, stages, per_token, bandwidth)
         used.append(f"stage times of {profile.name}, divided evenly among the stages")
-    pipeline_kv = kv_tokens or kv_capacity_tokens(hardware, shape, stages)
+    pipeline_kv = kv_tokens or kv_capacity_tokens(hardware, shape, stages, option=option)
     tensor_kv = kv_tokens or tensor_parallel_kv_tokens(hardware, shape, stages)
     used.append(f"KV cache of {pipeline_kv} tokens in stages, {tensor_kv} with tensor parallelism")
     tensor_parallel = tensor_parallel_cost(

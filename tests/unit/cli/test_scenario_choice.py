@@ -60,6 +60,10 @@ def test_a_node_of_the_catalogue_needs_a_model() -> None:
         choose(model="llama-2-13b")
     with pytest.raises(SettingsError, match=r"^--paced: no GPU called 'B20'"):
         choose("4xB20", "llama-2-13b")
+    with pytest.raises(SettingsError, match=r"^--paced: .* GiB for weights and KV cache"):
+        choose("1xL20", "llama-2-70b")
+    with pytest.raises(SettingsError, match=r"^--paced: 41 GPUs cannot share the 40 layers"):
+        choose("41xL20", "llama-2-13b")
 
 
 def test_what_a_profile_tells_must_not_be_given_too(profile: Path) -> None:
