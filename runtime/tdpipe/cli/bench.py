@@ -89,7 +89,7 @@ def bench(
     from tdpipe.cli.scenario_choice import choose_scenario
     from tdpipe.cli.startup_report import StartupReport
     from tdpipe.controller.paced_run import PacedPlan, compare_paced
-    from tdpipe.simulation.contestant import find_contestants
+    from tdpipe.simulation.contestant import check_budget, find_contestants
     from tdpipe.simulation.length_knowledge import parse_knowledge
     from tdpipe.simulation.trace import read_trace, sample
     from tdpipe.simulation.workload import make_jobs
@@ -107,6 +107,7 @@ def bench(
     if others or contestant.tensor_parallel:
         raise SettingsError("--policy", f"{policy} is not one pipeline policy", "name one")
     if budget is not None:
+        check_budget([contestant])
         contestant = contestant.with_budget(budget)
     settings = contestant.settings.model_copy(update={"max_running": max_running})
     rows = read_trace(trace, longest_prompt)

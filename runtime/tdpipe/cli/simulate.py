@@ -96,7 +96,7 @@ def simulate(
 ) -> None:
     """Simulate a node under one or more scheduling policies."""
     from tdpipe.cli.scenario_choice import choose_scenario
-    from tdpipe.simulation.contestant import compete, find_contestants
+    from tdpipe.simulation.contestant import check_budget, compete, find_contestants
     from tdpipe.simulation.figures import figures_of
     from tdpipe.simulation.length_knowledge import parse_knowledge
     from tdpipe.simulation.trace import read_trace, sample
@@ -112,6 +112,9 @@ def simulate(
         kv_bandwidth=kv_bandwidth,
         kv_capacity=kv_capacity,
     )
+    contestants = find_contestants(policy)
+    if budget is not None:
+        check_budget(contestants)
     rows = read_trace(trace, longest_prompt)
     if arrivals and not any(row.arrival for row in rows):
         raise SettingsError("--arrivals", "the trace tells none", "leave it out")
@@ -124,7 +127,7 @@ def simulate(
         typer.echo(f"  {line}")
     typer.echo(f"  output lengths known to the scheduler: {lengths}\n\n{_HEADER}")
     results = []
-    for contestant in find_contestants(policy):
+    for contestant in contestants:
         if policy == "all" and contestant.tensor_parallel and scenario.tensor_parallel is None:
             continue
         if budget is not None:

@@ -67,6 +67,16 @@ def find_contestants(names: str) -> tuple[Contestant, ...]:
     return tuple(make_contestant(name) for name in wanted)
 
 
+def check_budget(contestants: Sequence[Contestant]) -> None:
+    """Refuse a token budget that none of them would heed.
+
+    Raises:
+        SettingsError: all are `reference`.
+    """
+    if all(each.settings.policy == "reference" for each in contestants):
+        raise SettingsError("--budget", "reference has no token budget", "leave it out")
+
+
 def make_contestant(name: str) -> Contestant:
     """A policy of the name, with the defaults of its settings."""
     policy = name.removeprefix(_TENSOR_PARALLEL)

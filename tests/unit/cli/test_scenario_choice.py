@@ -105,6 +105,19 @@ def test_simulate_takes_a_profile_and_leaves_tensor_parallelism_out(
         (["--paced", "4xL20", "--model", "llama-2-13b", "--policy", "tp-hybrid"], "--policy"),
         (["--paced", "4xL20", "--model", "llama-2-13b", "--trace", "/none.csv"], "--trace"),
         (["--paced", "4xL20", "--model", "llama-2-13b", "--lengths", "all"], "oracle, classifier"),
+        (
+            [
+                "--paced",
+                "4xL20",
+                "--model",
+                "llama-2-13b",
+                "--policy",
+                "reference",
+                "--budget",
+                "64",
+            ],
+            "--budget: reference has no token budget; leave it out",
+        ),
     ],
     ids=str,
 )

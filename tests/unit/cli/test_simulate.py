@@ -1,0 +1,94 @@
+"""`tdpipe simulate`, with few requests."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from tdpipe.cli.app import app, main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NODE = ("--hardware", "4xL20", "--model", "llama-2-13b")
+TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
+    f"2024-05-10 00:0{minute}:00,{900 + minute},{20 + minute}\n" for minute in range(5)
+)
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    file = tmp_path / "trace.csv"
+    file.write_text(TRACE)
+    return file
+
+
+def simulate(trace: Path, *arguments: str) -> str:
+    """What it prints for all 5 requests of the trace."""
+    command = ["simulate", *NODE, "--trace", str(trace), "--requests", "5", *arguments]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def rows(trace: Path, *arguments: str) -> list[dict[str, object]]:
+    file = trace.with_name("rows.json")
+    simulate(trace, "--json", str(file), *arguments)
+    content: list[dict[str, object]] = json.loads(file.read_text())
+    return content
+
+
+def failure(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", *NODE, "--requests", "5", *arguments])
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_json_has_a_row_for_each_policy_as_the_table(trace: Path) -> None:
+    found = rows(trace, "--policy", "adaptive,hybrid")
+    assert [row["policy"] for row in found] == ["adaptive", "hybrid"]
+    table = simulate(trace, "--policy", "adaptive,hybrid").splitlines()
+    for row in found:
+        assert any(
+            line.split()[:2] == [row["policy"], f"{row['output_tokens_per_second']:.0f}"]
+            for line in table
+        )
+
+
+def test_a_budget_is_every_policy_s_but_reference_s(trace: Path) -> None:
+    policies = ("--policy", "hybrid,reference")
+    free = rows(trace, *policies)
+    tight = rows(trace, *policies, "--budget", "64")
+    assert [row["policy"] for row in tight] == ["hybrid", "reference"]
+    assert tight[0] != free[0]
+    assert tight[1] == free[1]
+
+
+def test_arrivals_keep_the_trace_s_times(trace: Path) -> None:
+    (at_once,) = rows(trace, "--policy", "hybrid")
+    (spread,) = rows(trace, "--policy", "hybrid", "--arrivals")
+    assert isinstance(at_once["seconds"], float)
+    assert at_once["seconds"] < 60
+    assert isinstance(spread["seconds"], float)
+    assert spread["seconds"] > 4 * 60
+
+
+def test_max_tokens_bound_what_a_policy_must_expect(trace: Path) -> None:
+    # Every request ends where the trace says; hybrid holds a place for one only if its bound fits the KV cache.
+    small = ("--policy", "hybrid", "--kv-capacity", "1000")
+    simulate(trace, *small, "--max-tokens", "24")
+
+
+def test_a_picture_is_drawn_for_each_policy(trace: Path) -> None:
+    simulate(trace, "--policy", "adaptive,hybrid", "--picture", str(trace.with_name("run.png")))
+    for policy in ("adaptive", "hybrid"):
+        assert trace.with_name(f"run-{policy}.png").stat().st_size > 0
+
+
+def test_a_budget_for_reference_alone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    text = failure(["--policy", "reference", "--budget", "64"], capsys)
+    assert "--budget: reference has no token budget; leave it out" in text
