@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-import msgspec
-
 from benchmarks.ablated import (
     adaptive,
     adaptive_at,
@@ -33,7 +31,8 @@ from benchmarks.ablated import (
     temporal,
     used_now,
 )
-from benchmarks.machine import cpu_cores, describe_machine
+from benchmarks.figures_file import add_json_option, open_figures
+from benchmarks.machine import cpu_cores
 from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
 from benchmarks.scheduler_cost import AIM
 from tdpipe.core.errors import TDPipeError
@@ -242,17 +241,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lengths", choices=get_args(Knowledge), default="classifier")
     parser.add_argument("--processes", type=int, default=cpu_cores())
-    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    add_json_option(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     """Simulate, and print a section for `docs/benchmarks.md`."""
     args = parse_arguments()
+    file = open_figures(args.json, "ablations")
     contestant = make_contestant("adaptive")
     base = Task("", contestant, args.requests, 0, args.lengths, args.trace, args.profiles)
     results = {}
-    print(f"Machine: {describe_machine()}.\n")
+    print(file.heading)
     try:
         with ProcessPoolExecutor(args.processes) as pool:
             for cell in args.cells:
@@ -269,8 +269,7 @@ def main() -> None:
                 print(table_of(rows_of(ABLATIONS, runs)), flush=True)
     except TDPipeError as error:
         sys.exit(str(error))
-    if args.json:
-        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
+    file.write(results)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-import msgspec
 import numpy as np
 
-from benchmarks.machine import cpu_cores, describe_machine
+from benchmarks.figures_file import add_json_option, open_figures
+from benchmarks.machine import cpu_cores
 from benchmarks.paper_work import CELLS, Task, contestants, scenario_of, tune
 from tdpipe.core.errors import TDPipeError
 from tdpipe.scheduling.cost_model import row_kv_reads
@@ -127,18 +127,19 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ttft", nargs="+", type=float, default=[1.0, 2.0], help="seconds")
     parser.add_argument("--tpot", nargs="+", type=float, default=[0.08, 0.1], help="seconds")
     parser.add_argument("--lengths", choices=get_args(Knowledge), default="classifier")
-    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    add_json_option(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     """Simulate, and print a section for `docs/benchmarks.md`."""
     args = parse_arguments()
+    file = open_figures(args.json, "arrivals")
     targets = [Target()]
     targets += [Target(ttft=each) for each in args.ttft]
     targets += [Target(tpot=each) for each in args.tpot]
     targets += [Target(*each) for each in zip(args.ttft, args.tpot, strict=False)]
-    print(f"Machine: {describe_machine()}.\n")
+    print(file.heading)
     results: dict[str, dict[str, Figures]] = {}
     try:
         with ProcessPoolExecutor(cpu_cores()) as pool:
@@ -156,8 +157,7 @@ def main() -> None:
                 results |= _cell(pool, base, args.sweep_requests, args.loads, targets)
     except TDPipeError as error:
         sys.exit(str(error))
-    if args.json:
-        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
+    file.write(results)
 
 
 def _cell(

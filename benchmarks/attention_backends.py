@@ -15,13 +15,10 @@ import argparse
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-import msgspec
 import torch
 
-from benchmarks.command_line import shown_command
-from benchmarks.machine import describe_machine
+from benchmarks.figures_file import add_json_option, open_figures
 from tdpipe.model.attention import AttentionBackend, BatchLayout, LayerKV, make_backend
 from tdpipe.model.attention.cpu import advise_huge_pages
 
@@ -161,7 +158,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--kv-heads", type=int, default=8)
     parser.add_argument("--head-dim", type=int, default=64)
     parser.add_argument("--case", default="", help="only cases whose name contains this")
-    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    add_json_option(parser)
     return parser.parse_args()
 
 
@@ -193,10 +190,10 @@ def measure(case: Case, args: argparse.Namespace, dtype: torch.dtype) -> Row:
 def main() -> None:
     """Measure, and print a section for `docs/benchmarks.md`."""
     args = parse_arguments()
+    file = open_figures(args.json, "attention_backends")
     torch.set_num_threads(args.threads)
-    machine, command = describe_machine(), shown_command("attention_backends")
     heads = f"{args.query_heads} query and {args.kv_heads} KV heads of {args.head_dim}"
-    print(f"Machine: {machine}.\n\nCommand: `{command}`\n")
+    print(file.heading)
     print(f"{heads}, {args.threads} threads, one layer, medians of {args.repeats} turns.\n")
     print("| batch | type | sdpa ms | cpu ms | cpu rate | sdpa / cpu (least-most of the turns) |")
     print("|---|---|---|---|---|---|")
@@ -206,9 +203,7 @@ def main() -> None:
             if args.case in case.name:
                 rows.append(measure(case, args, dtype))
                 print(rows[-1], flush=True)
-    if args.json:
-        figures = {"machine": machine, "command": command, "rows": rows}
-        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
+    file.write(rows)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from benchmarks.checkpoints import VOCABULARY, random_llama
-from benchmarks.machine import cpu_cores, describe_machine
+from benchmarks.figures_file import add_json_option, open_figures
+from benchmarks.machine import cpu_cores
 from benchmarks.request_mix import make_requests, mix_lengths, scarce_kv_tokens
 from benchmarks.simulation_pairs import Pair, Side, report
 from benchmarks.systems.engine import engine_settings
@@ -57,14 +56,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--kv-tokens", type=int, help="of the KV cache; else 40%% of the demand")
     parser.add_argument("--token-budget", type=int, default=512, help="of steps with prefill")
     parser.add_argument("--seed", type=int, default=0, help="of the requests and the weights")
-    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    add_json_option(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     """Measure, and print a section for `docs/benchmarks.md`."""
     args = parse_arguments()
-    machine = describe_machine()
+    file = open_figures(args.json, "engine_and_simulator")
     pairs: dict[str, list[Pair]] = {policy: [] for policy in args.policies}
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -83,12 +82,11 @@ def main() -> None:
     outputs = sum(each.output_tokens for each in job.requests)
     prompts = sum(len(each.prompt) for each in job.requests)
     print(
-        f"Machine: {machine}.\n\n{len(job.requests)} requests: {prompts} prompt and {outputs} output tokens; "
+        f"{file.heading}\n{len(job.requests)} requests: {prompts} prompt and {outputs} output tokens; "
         f"KV cache of {job.kv_blocks * BLOCK_SIZE} tokens.\n"
     )
     print("\n".join(report(pairs)))
-    if args.json:
-        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(pairs)))
+    file.write(pairs)
 
 
 def measure_pair(job: Job, profile_seconds: float, folder: Path) -> Pair:

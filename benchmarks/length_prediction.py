@@ -19,13 +19,11 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 from examples.demo_model.tasks import Split, examples, small_talk
 
-from benchmarks.command_line import shown_command
+from benchmarks.figures_file import add_json_option, open_figures
 from benchmarks.length_rivals import FiveClasses, LogQuantiles, Ours, always_the_mean, oracle
-from benchmarks.machine import describe_machine
 from benchmarks.request_mix import LONGEST_PROMPT
 from tdpipe.core.errors import TDPipeError
 from tdpipe.prediction.catboost_predictor import CatBoostPredictor
@@ -226,9 +224,9 @@ def main() -> None:
     parser.add_argument("--judged", type=int, default=4_000, help="other requests to judge by")
     parser.add_argument("--max-tokens", type=int, help="of each request; else 512, a trace's 2048")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    add_json_option(parser)
     args = parser.parse_args()
-    machine = describe_machine()
+    file = open_figures(args.json, "length_prediction")
     try:
         learned, judged, features = _data(args)
     except TDPipeError as error:
@@ -242,7 +240,7 @@ def main() -> None:
         "oracle": oracle,
     }
     what = f"lengths of {args.trace.name}" if args.trace else "prompts of the demo model's tasks"
-    print(f"Machine: {machine}.\n\nCommand: `{shown_command('length_prediction')}`\n")
+    print(file.heading)
     print(
         f"{len(learned)} requests to learn from, {len(judged)} others to judge by: {what}, "
         f"{judged.lengths.mean():.0f} output tokens in the mean. Errors are roots of mean squares; the five classes "
@@ -251,9 +249,7 @@ def main() -> None:
     found = {name: judge(predict, judged, args.seed) for name, predict in rivals.items()}
     timed = costs_of(ours.model, features)
     print(f"{error_table(found)}\n\n{cost_table(timed)}")
-    if args.json:
-        figures = {"predictors": found, "microseconds": timed}
-        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
+    file.write({"predictors": found, "microseconds": timed})
 
 
 def _data(args: argparse.Namespace) -> tuple[TrainingRows, TrainingRows, list[PromptFeatures]]:

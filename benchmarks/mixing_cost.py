@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-import msgspec
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.machine import cpu_cores, describe_machine
+from benchmarks.figures_file import add_json_option, open_figures
+from benchmarks.machine import cpu_cores
 from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
 from tdpipe.cli.output_file import check_picture
 from tdpipe.core.errors import TDPipeError
@@ -170,16 +170,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=2_000)
     parser.add_argument("--lengths", choices=get_args(Knowledge), default="classifier")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw a panel per price")
-    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    add_json_option(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     """Simulate, and print a section for `docs/benchmarks.md`."""
     args = parse_arguments()
+    file = open_figures(args.json, "mixing_cost")
     contestant = make_contestant("temporal")
     base = Task(args.cell, contestant, args.requests, 0, args.lengths, args.trace, args.profiles)
-    print(f"Machine: {describe_machine()}.\n")
+    print(file.heading)
     found: dict[str, list[Point]] = {}
     try:
         check_picture(args.picture, "--picture")
@@ -192,8 +193,7 @@ def main() -> None:
         sys.exit(str(error))
     if args.picture:
         draw(args.picture, f"{name}, {args.requests} requests, simulated", found)
-    if args.json:
-        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    file.write(found)
 
 
 def _contestants() -> list[Contestant]:

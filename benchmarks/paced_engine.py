@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from benchmarks.machine import describe_machine
+from benchmarks.figures_file import add_json_option, open_figures
 from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
 from benchmarks.systems.foreign_load import ForeignLoad
 from benchmarks.systems.process import call_in_process
@@ -95,15 +93,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=120.0, help="of steady state")
     parser.add_argument("--ramp", type=float, default=30.0, help="seconds before it")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    add_json_option(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     """Measure, and print a section for `docs/benchmarks.md`."""
     args = parse_arguments()
-    machine = describe_machine()
-    print(f"Machine: {machine}.\n")
+    file = open_figures(args.json, "paced_engine")
+    print(file.heading)
     results: list[tuple[Load, list[Outcome]]] = []
     try:
         for cell in args.cells:
@@ -125,10 +123,7 @@ def main() -> None:
     print(_HEADER)
     for load, outcomes in results:
         print(_row(load, outcomes))
-    if args.json:
-        args.json.write_bytes(
-            msgspec.json.format(msgspec.json.encode([outcomes for _, outcomes in results]))
-        )
+    file.write([outcomes for _, outcomes in results])
 
 
 def _row(load: Load, outcomes: Sequence[Outcome]) -> str:

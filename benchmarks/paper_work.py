@@ -17,10 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-import msgspec
-
 from benchmarks.ablated import adaptive
-from benchmarks.machine import cpu_cores, describe_machine
+from benchmarks.figures_file import add_json_option, open_figures
+from benchmarks.machine import cpu_cores
 from benchmarks.request_mix import LONGEST_PROMPT
 from tdpipe.core.errors import TDPipeError
 from tdpipe.scheduling.policies.temporal import by_arrival
@@ -131,13 +130,14 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lengths", choices=get_args(Knowledge), default="classifier")
-    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    add_json_option(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     """Simulate, and print a section for `docs/benchmarks.md`."""
     args = parse_arguments()
+    file = open_figures(args.json, "paper_work")
     base = Task(
         "",
         make_contestant("adaptive"),
@@ -149,7 +149,7 @@ def main() -> None:
         args.longest_prompt,
     )
     results = {}
-    print(f"Machine: {describe_machine()}.\n")
+    print(file.heading)
     try:
         with ProcessPoolExecutor(cpu_cores()) as pool:
             for cell in args.cells:
@@ -171,8 +171,7 @@ def main() -> None:
                 print(_section(cell, results[cell], tuned, replace(tasks[0], seed=0)), flush=True)
     except TDPipeError as error:
         sys.exit(str(error))
-    if args.json:
-        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
+    file.write(results)
 
 
 def tune(pool: ProcessPoolExecutor, base: Task) -> dict[str, Contestant]:

@@ -18,11 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from benchmarks.checkpoints import VOCABULARY, random_llama
-from benchmarks.command_line import shown_command
-from benchmarks.machine import cpu_cores, describe_machine
+from benchmarks.figures_file import add_json_option, open_figures
+from benchmarks.machine import cpu_cores
 from benchmarks.report import markdown_table, summarise
 from benchmarks.request_mix import make_requests, mix_lengths, scarce_kv_tokens
 from benchmarks.systems.catalogue import SYSTEMS
@@ -69,14 +67,14 @@ def parse_arguments() -> argparse.Namespace:
             metavar="PYTHON",
             help=f"VENV/bin/python of a virtual environment that has it: {peer.install}",
         )
-    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    add_json_option(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     """Measure, and print a section for `docs/benchmarks.md`."""
     args = parse_arguments()
-    machine = describe_machine()
+    file = open_figures(args.json, "real_work")
     try:
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = args.checkpoint or random_llama(Path(folder), seed=args.seed)
@@ -86,14 +84,11 @@ def main() -> None:
         sys.exit(str(error))
     baseline = SYSTEMS[args.systems[-1]]
     summaries = summarise(runs, baseline, len(job.requests))
-    command = shown_command("real_work")
-    print(f"Machine: {machine}.\n\nCommand: `{command}`\n\n{_workload(args, job)}\n")
+    print(f"{file.heading}\n{_workload(args, job)}\n")
     if software := {each.software for rounds in runs.values() for each in rounds} - {""}:
         print(f"Peers: {'; '.join(sorted(software))}.\n")
     print(markdown_table(summaries, baseline, len(job.requests)))
-    if args.json:
-        figures = {"machine": machine, "command": command, "systems": summaries}
-        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
+    file.write(summaries)
 
 
 def _job(args: argparse.Namespace, checkpoint: Path) -> Job:

@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
-from benchmarks.machine import describe_machine
+from benchmarks.figures_file import add_json_option, open_figures
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import Request
 from tdpipe.core.settings import SchedulerSettings
@@ -146,10 +144,11 @@ def main() -> None:
     parser.add_argument("--running", type=int, nargs="+", default=[100, 1_000])
     parser.add_argument("--stages", type=int, default=4)
     parser.add_argument("--steps", type=int, default=2_000)
-    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    add_json_option(parser)
     args = parser.parse_args()
+    file = open_figures(args.json, "scheduler_cost")
     cells = []
-    print(f"Machine: {describe_machine()}.\n\n{_HEADER}")
+    print(f"{file.heading}\n{_HEADER}")
     for policy in args.policies:
         for running in args.running:
             for waiting in args.waiting:
@@ -159,8 +158,7 @@ def main() -> None:
                 decode, other = summarise(costs.decode), summarise(costs.other)
                 cells.append(Cell(policy, running, waiting, rows, decode, other))
                 print(_row(cells[-1]), flush=True)
-    if args.json:
-        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(cells)))
+    file.write(cells)
 
 
 def _row(cell: Cell) -> str:

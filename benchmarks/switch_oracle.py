@@ -18,10 +18,9 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, get_args
 
-import msgspec
-
 from benchmarks.ablated import free_share, temporal
-from benchmarks.machine import cpu_cores, describe_machine
+from benchmarks.figures_file import add_json_option, open_figures
+from benchmarks.machine import cpu_cores
 from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
 from benchmarks.switch_points import Points, Recording, Replay, climb, never
 from tdpipe.core.errors import TDPipeError
@@ -176,13 +175,14 @@ def parse_arguments() -> argparse.Namespace:
         "--evaluations", type=int, default=160, help="simulations of changed points"
     )
     parser.add_argument("--processes", type=int, default=cpu_cores())
-    parser.add_argument("--json", type=Path, help="write all figures to this file, too")
+    add_json_option(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     """Search, and print a section for `docs/benchmarks.md`."""
     args = parse_arguments()
+    file = open_figures(args.json, "switch_oracle")
     contestant = make_contestant("temporal")
     tasks = [
         Task(cell, contestant, args.requests, seed, lengths, args.trace, args.profiles)
@@ -190,7 +190,7 @@ def main() -> None:
         for lengths in args.lengths
         for seed in range(args.seeds)
     ]
-    print(f"Machine: {describe_machine()}.\n")
+    print(file.heading)
     try:
         with ProcessPoolExecutor(args.processes) as pool:
             searches = []
@@ -200,8 +200,7 @@ def main() -> None:
     except TDPipeError as error:
         sys.exit(str(error))
     print(table_of(searches))
-    if args.json:
-        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(searches)))
+    file.write(searches)
 
 
 if __name__ == "__main__":
