@@ -89,7 +89,7 @@ def bench(
     from tdpipe.cli.scenario_choice import choose_scenario
     from tdpipe.cli.startup_report import StartupReport
     from tdpipe.controller.paced_run import PacedPlan, compare_paced
-    from tdpipe.simulation.contestant import check_budget, find_contestants
+    from tdpipe.simulation.contestant import check_budget, check_room, find_contestants
     from tdpipe.simulation.length_knowledge import parse_knowledge
     from tdpipe.simulation.trace import read_trace, sample
     from tdpipe.simulation.workload import make_jobs
@@ -113,6 +113,8 @@ def bench(
     rows = read_trace(trace, longest_prompt)
     drawn = sample(rows, requests, seed, arrivals=False)
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed)
+    remedy = "raise it, or lower --longest-prompt"
+    check_room(contestant, scenario, jobs, "--kv-capacity", remedy)
     plan = PacedPlan(
         scenario.pipeline, scenario.pipeline_kv_tokens, scenario.latencies, settings, jobs
     )

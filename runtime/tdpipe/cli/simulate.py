@@ -96,7 +96,12 @@ def simulate(
 ) -> None:
     """Simulate a node under one or more scheduling policies."""
     from tdpipe.cli.scenario_choice import choose_scenario
-    from tdpipe.simulation.contestant import check_budget, compete, find_contestants
+    from tdpipe.simulation.contestant import (
+        check_budget,
+        check_room,
+        compete,
+        find_contestants,
+    )
     from tdpipe.simulation.figures import figures_of
     from tdpipe.simulation.length_knowledge import parse_knowledge
     from tdpipe.simulation.trace import read_trace, sample
@@ -112,7 +117,11 @@ def simulate(
         kv_bandwidth=kv_bandwidth,
         kv_capacity=kv_capacity,
     )
-    contestants = find_contestants(policy)
+    contestants = [
+        each
+        for each in find_contestants(policy)
+        if not (policy == "all" and each.tensor_parallel and scenario.tensor_parallel is None)
+    ]
     if budget is not None:
         check_budget(contestants)
     rows = read_trace(trace, longest_prompt)
@@ -120,6 +129,9 @@ def simulate(
         raise SettingsError("--arrivals", "the trace tells none", "leave it out")
     drawn = sample(rows, requests, seed, arrivals=arrivals)
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed, max_tokens)
+    for each in contestants:
+        remedy = "raise it, or lower --max-tokens or --longest-prompt"
+        check_room(each, scenario, jobs, "--kv-capacity", remedy)
     typer.echo(
         f"{scenario.name}, {requests} requests of {trace.name if trace else 'a synthetic mix'}"
     )
@@ -128,8 +140,6 @@ def simulate(
     typer.echo(f"  output lengths known to the scheduler: {lengths}\n\n{_HEADER}")
     results = []
     for contestant in contestants:
-        if policy == "all" and contestant.tensor_parallel and scenario.tensor_parallel is None:
-            continue
         if budget is not None:
             contestant = replace(contestant.with_budget(budget), name=contestant.name)
         record, timeline = compete(contestant, scenario, jobs, keep_timeline=picture is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from tdpipe.core.errors import SettingsError
 from tdpipe.core.settings import SchedulerSettings
@@ -16,6 +16,7 @@ from tdpipe.simulation.stage_timeline import Latencies, StageTimeline
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tdpipe.scheduling.cost_model import CostModel
     from tdpipe.scheduling.policy import Policy
     from tdpipe.simulation.record import SimulationRecord
     from tdpipe.simulation.scenario import Scenario
@@ -84,6 +85,28 @@ def make_contestant(name: str) -> Contestant:
     return Contestant(name, settings, name.startswith(_TENSOR_PARALLEL))
 
 
+def check_room(
+    contestant: Contestant, scenario: Scenario, jobs: Sequence[Job], option: str, remedy: str
+) -> None:
+    """Refuse jobs of which one fits no KV cache, by a command's options: the scheduler tells a server's.
+
+    Args:
+        contestant: to compete.
+        scenario: it runs in.
+        jobs: to be served.
+        option: of the command, by which there would be more room.
+        remedy: what to do about it, with the command's options.
+
+    Raises:
+        SettingsError: one needs more than there is; it is tensor parallel, and the scenario does not know that.
+    """
+    room = _split(contestant, scenario).blocks * _BLOCK_SIZE
+    longest = _longest(jobs)
+    if longest > room:
+        problem = f"a request needs up to {longest} tokens of KV cache, which holds {room}"
+        raise SettingsError(option, problem, remedy)
+
+
 def compete(
     contestant: Contestant, scenario: Scenario, jobs: Sequence[Job], *, keep_timeline: bool = False
 ) -> tuple[SimulationRecord, StageTimeline]:
@@ -93,6 +116,23 @@ def compete(
         RequestError: a job fits neither context nor KV cache.
         SettingsError: it is tensor parallel, and the scenario does not know that.
     """
+    cost, blocks, latencies = _split(contestant, scenario)
+    slots = min(contestant.settings.max_running, blocks)
+    shape = Shape(len(cost.stages), blocks, _BLOCK_SIZE, slots, _longest(jobs))
+    scheduler = Scheduler(contestant.build(contestant.settings), shape, cost)
+    timeline = StageTimeline(cost, slots, latencies, keep_timeline, scenario.control)
+    every = _FORECAST_EVERY if keep_timeline else 0
+    return Simulator(scheduler, timeline, jobs, every).run(), timeline
+
+
+class _Split(NamedTuple):
+    cost: CostModel
+    blocks: int
+    latencies: Latencies
+
+
+def _split(contestant: Contestant, scenario: Scenario) -> _Split:
+    """The scenario's model as the contestant cuts it."""
     cost, tokens, latencies = scenario.pipeline, scenario.pipeline_kv_tokens, scenario.latencies
     if contestant.tensor_parallel:
         if scenario.tensor_parallel is None:
@@ -102,11 +142,8 @@ def compete(
             )
         cost, tokens = scenario.tensor_parallel, scenario.tensor_parallel_kv_tokens
         latencies = Latencies(step=latencies.step, feedback=latencies.feedback)
-    longest = max(job.prompt_tokens + job.max_tokens for job in jobs)
-    blocks = tokens // _BLOCK_SIZE
-    slots = min(contestant.settings.max_running, blocks)
-    shape = Shape(len(cost.stages), blocks, _BLOCK_SIZE, slots, longest)
-    scheduler = Scheduler(contestant.build(contestant.settings), shape, cost)
-    timeline = StageTimeline(cost, slots, latencies, keep_timeline, scenario.control)
-    every = _FORECAST_EVERY if keep_timeline else 0
-    return Simulator(scheduler, timeline, jobs, every).run(), timeline
+    return _Split(cost, tokens // _BLOCK_SIZE, latencies)
+
+
+def _longest(jobs: Sequence[Job]) -> int:
+    return max(job.prompt_tokens + job.max_tokens for job in jobs)

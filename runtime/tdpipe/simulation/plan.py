@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tdpipe.core.errors import RequestError, SettingsError
-from tdpipe.simulation.contestant import compete
+from tdpipe.core.errors import SettingsError
+from tdpipe.simulation.contestant import check_room, compete
 from tdpipe.simulation.figures import figures_of
 from tdpipe.simulation.scenario import make_scenario
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tdpipe.simulation.hardware import Hardware
     from tdpipe.simulation.model_shape import ModelShape
     from tdpipe.simulation.workload import Job
+
+_MORE_ROOM = "give more, or lower --longest-prompt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,11 @@ def options(
             try:
                 scenario = make_scenario(hardware, shape, count)
                 for contestant in contestants:
+                    check_room(contestant, scenario, jobs, "--gpus", _MORE_ROOM)
                     record, _ = compete(contestant, scenario, jobs)
                     figures = figures_of(contestant.name, record)
                     yield Option(hardware, count, contestant.name, figures)
-            except (SettingsError, RequestError) as error:
+            except SettingsError as error:
                 yield Option(hardware, count, "", None, str(error))
 
 

@@ -118,6 +118,10 @@ def test_simulate_takes_a_profile_and_leaves_tensor_parallelism_out(
             ],
             "--budget: reference has no token budget; leave it out",
         ),
+        (
+            ["--paced", "4xL20", "--model", "llama-2-13b", "--kv-capacity", "640"],
+            "--kv-capacity: a request needs up to",
+        ),
     ],
     ids=str,
 )

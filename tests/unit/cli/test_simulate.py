@@ -77,10 +77,17 @@ def test_arrivals_keep_the_trace_s_times(trace: Path) -> None:
     assert spread["seconds"] > 4 * 60
 
 
-def test_max_tokens_bound_what_a_policy_must_expect(trace: Path) -> None:
-    # Every request ends where the trace says; hybrid holds a place for one only if its bound fits the KV cache.
+def test_a_request_must_fit_the_kv_cache_up_to_its_bound(
+    trace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = ("--policy", "hybrid", "--kv-capacity", "1000")
+    simulate(trace, *small)
     simulate(trace, *small, "--max-tokens", "24")
+    text = failure(["--trace", str(trace), *small, "--max-tokens", "100"], capsys)
+    assert "--kv-capacity: a request needs up to 1004 tokens of KV cache, which holds 992;" in text
+    assert "--max-tokens" in text
+    text = failure(["--trace", str(trace), *small, "--max-tokens", "23"], capsys)
+    assert "--max-tokens: the trace has outputs of 24 tokens; raise it" in text
 
 
 def test_a_picture_is_drawn_for_each_policy(trace: Path) -> None:
