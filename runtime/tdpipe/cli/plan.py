@@ -27,7 +27,7 @@ def plan(
         Path | None, typer.Option(help="CSV of lengths; else a synthetic mix.", metavar="FILE")
     ] = None,
     hardware: Annotated[
-        str, typer.Option(help="GPUs to compare, or all.", metavar="NAME,...")
+        str, typer.Option(help="Kinds of GPU to compare, or all.", metavar="NAME,...")
     ] = "all",
     gpus: Annotated[str, typer.Option(help="Numbers of stages.", metavar="N,...")] = "1,2,4,8",
     policy: Annotated[
@@ -41,7 +41,7 @@ def plan(
 ) -> None:
     """Compare nodes for a model and its requests, and recommend one."""
     from tdpipe.simulation.contestant import find_contestants
-    from tdpipe.simulation.hardware import CATALOGUE, parse_hardware
+    from tdpipe.simulation.hardware import parse_kinds
     from tdpipe.simulation.model_shape import load_shape
     from tdpipe.simulation.plan import best, options
     from tdpipe.simulation.roofline import FITTED_ERROR
@@ -49,9 +49,7 @@ def plan(
     from tdpipe.simulation.workload import make_jobs
 
     shape = load_shape(model)
-    kinds = list(CATALOGUE)
-    if hardware != "all":
-        kinds = [parse_hardware(name)[1] for name in hardware.split(",")]
+    kinds = parse_kinds(hardware)
     rows = read_trace(trace, longest_prompt)
     jobs = make_jobs(sample(rows, requests, seed, arrivals=False), rows, "classifier", seed)
     typer.echo(

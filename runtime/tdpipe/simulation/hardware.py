@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from tdpipe.core.errors import SettingsError
 
 _MIB = 2**20
+_COUNTED = re.compile(r"(\d+)\s*x\s*(.*)", re.IGNORECASE)
+"""A number of GPUs and their name."""
+_FORM = ", as in 4xL20"
 _PCIE4, _PCIE5 = 24e9, 48e9
 """B/s: what NCCL plans an x16 link with (src/graph: 24.0 in its topology logs), three quarters of the raw rate.
 
@@ -128,24 +131,40 @@ def parse_hardware(text: str, option: str = "--hardware") -> tuple[int, Hardware
         option: where, for messages.
 
     Raises:
-        SettingsError: it has another form, no GPU, or a name that is not in the catalogue.
+        SettingsError: it has no GPU, or a name that is not in the catalogue.
     """
-    known = ", ".join(hardware.name for hardware in CATALOGUE)
-    match = re.fullmatch(r"(?:(\d+)\s*x\s*)?(\S.*)", text.strip(), re.IGNORECASE)
+    match = _COUNTED.fullmatch(text.strip())
     if match is None:
-        raise SettingsError(
-            option,
-            f"{text!r} is not a number of GPUs and a name",
-            f"give such as 4xL20, of {known}",
-        )
-    count = int(match[1] or 1)
+        return 1, _find(text, option, _FORM)
+    count = int(match[1])
     if count < 1:
         raise SettingsError(option, f"{text!r} has no GPU", "give such as 4xL20")
-    wanted = _plain(match[2])
+    return count, _find(match[2], option, _FORM)
+
+
+def parse_kinds(text: str) -> tuple[Hardware, ...]:
+    """Kinds of GPU from a comma-separated list of names; `all` is every one.
+
+    Raises:
+        SettingsError: a name is not in the catalogue, or has a number of GPUs.
+    """
+    if text == "all":
+        return CATALOGUE
+    names = [each.strip() for each in text.split(",")]
+    for name in names:
+        if _COUNTED.fullmatch(name):
+            problem = f"{name!r} has a number of GPUs, where kinds are compared"
+            raise SettingsError("--hardware", problem, "give numbers as --gpus")
+    return tuple(_find(name, "--hardware") for name in names)
+
+
+def _find(name: str, option: str, form: str = "") -> Hardware:
+    wanted = _plain(name)
     for hardware in CATALOGUE:
         if wanted in (_plain(hardware.name), *map(_plain, hardware.aliases)):
-            return count, hardware
-    raise SettingsError(option, f"no GPU called {match[2]!r}", f"known are {known}, as in 4xL20")
+            return hardware
+    known = ", ".join(hardware.name for hardware in CATALOGUE)
+    raise SettingsError(option, f"no GPU called {name!r}", f"known are {known}{form}")
 
 
 def _plain(name: str) -> str:
