@@ -73,7 +73,8 @@ def plan(
         )
     chosen = best(found)
     if chosen is None:
-        raise SettingsError("--model", f"{shape.name} fits none of these", "give more --gpus")
+        problem = f"none of these nodes can serve the requests with {shape.name}"
+        raise SettingsError("--gpus", problem, "give other --gpus or --hardware, as the rows say")
     fastest, thriftiest = chosen
     typer.echo(
         f"\nMost tokens per second: {fastest.gpus} x {fastest.hardware.name}, {fastest.policy}. "

@@ -45,21 +45,19 @@ def options(
     contestants: Sequence[Contestant],
     jobs: Sequence[Job],
 ) -> Iterator[Option]:
-    """Every combination, as it is simulated. What the model or a request does not fit comes once, refused.
+    """Every combination, as it is simulated. What the model or a request does not fit comes once, with the reason.
 
     Args:
         kinds: of GPU.
-        gpus: numbers of stages; those above the model's layers are left out.
+        gpus: numbers of stages.
         shape: of the model.
         contestants: policies.
         jobs: the same for all.
     """
     for hardware in kinds:
         for count in gpus:
-            if count > shape.layers:
-                continue
             try:
-                scenario = make_scenario(hardware, shape, count)
+                scenario = make_scenario(hardware, shape, count, option="--gpus")
                 for contestant in contestants:
                     check_room(contestant, scenario, jobs, "--gpus", _MORE_ROOM)
                     record, _ = compete(contestant, scenario, jobs)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from typer.testing import CliRunner
 
 from tdpipe.cli.app import app, main
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def plan(model: str, *arguments: str) -> str:
@@ -32,6 +37,40 @@ def test_every_node_has_a_row_and_two_are_recommended() -> None:
     assert nodes == ["1 x L20", "2 x L20", "1 x H200-NVL", "2 x H200-NVL"]
     assert "Most tokens per second: " in text
     assert " x H200-NVL, hybrid. Most per GPU: 1 x H200-NVL, hybrid." in text
+
+
+def test_a_node_that_cannot_run_has_a_row_that_says_why() -> None:
+    text = plan("llama-3.1-8b", "--hardware", "L20", "--gpus", "1,33")
+    (row,) = (line for line in text.splitlines() if line.startswith("33 x L20"))
+    assert row.endswith("--gpus: 33 GPUs cannot share the 32 layers of llama-3.1-8b; use 1 to 32")
+    assert "Most tokens per second: 1 x L20, hybrid." in text
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus", "says"),
+    [
+        ("llama-2-70b", "1", "GiB of llama-2-70b's weights are on a L20 that has"),
+        ("llama-2-13b", "41", "--gpus: 41 GPUs cannot share the 40 layers of llama-2-13b"),
+    ],
+)
+def test_no_node_that_can_run_is_an_error_for_which_the_rows_have_the_reasons(
+    model: str, gpus: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, text = failure(["--hardware", "L20", "--gpus", gpus], capsys, model)
+    assert says in rows
+    assert text.startswith(
+        f"error: --gpus: none of these nodes can serve the requests with {model};"
+    )
+
+
+def test_requests_that_no_kv_cache_holds_are_a_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = tmp_path / "long.csv"
+    trace.write_text("num_prefill_tokens,num_decode_tokens\n" + "900000,9\n" * 5)
+    rows, _ = failure(["--hardware", "L20", "--gpus", "2", "--trace", str(trace)], capsys)
+    assert "--gpus: a request needs up to 900009 tokens of KV cache, which holds" in rows
+    assert "give more, or lower --longest-prompt" in rows
 
 
 def test_a_number_beside_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
