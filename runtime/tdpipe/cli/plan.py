@@ -16,6 +16,9 @@ Example:
 Everything is simulated from the GPUs' figures, by factors fitted on measured L20 tables; on other GPUs these are
 estimates. Measure one stage with `tdpipe profile` before you buy many.
 """
+_UNFILLED = (
+    "* the requests never filled the KV cache: with more --requests these nodes may make more"
+)
 
 
 def plan(
@@ -69,12 +72,16 @@ def plan(
         bubble = sum(each.figures.bubble) / len(each.figures.bubble)
         typer.echo(
             f"{node:<18} {each.policy:<10} {each.rate:>9.0f} {each.rate / each.gpus:>8.0f} {bubble:>7.1%} "
-            f"{each.figures.kv_peak:>7.0%}"
+            f"{each.figures.kv_peak:>7.0%}{'' if each.filled else ' *'}"
         )
     chosen = best(found)
     if chosen is None:
         problem = f"none of these nodes can serve the requests with {shape.name}"
-        raise SettingsError("--gpus", problem, "give other --gpus or --hardware, as the rows say")
+        raise SettingsError(
+            "--gpus", problem, "do what the rows say, or give other kinds as --hardware"
+        )
+    if any(each.figures is not None and not each.filled for each in found):
+        typer.echo(_UNFILLED)
     fastest, thriftiest = chosen
     typer.echo(
         f"\nMost tokens per second: {fastest.gpus} x {fastest.hardware.name}, {fastest.policy}. "

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tdpipe.simulation.model_shape import ModelShape
     from tdpipe.simulation.workload import Job
 
+_FULL = 0.9
+"""Of the KV cache: what a run reaches that has more requests than fit."""
 _MORE_ROOM = "give more, or lower --longest-prompt"
 
 
@@ -36,6 +38,11 @@ class Option:
     def rate(self) -> float:
         """Output tokens per second; 0 where it cannot run."""
         return 0.0 if self.figures is None else self.figures.output_tokens_per_second
+
+    @property
+    def filled(self) -> bool:
+        """Whether the requests filled the KV cache, so that more of them would not run faster."""
+        return self.figures is not None and self.figures.kv_peak >= _FULL
 
 
 def options(

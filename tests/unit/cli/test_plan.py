@@ -39,6 +39,18 @@ def test_every_node_has_a_row_and_two_are_recommended() -> None:
     assert " x H200-NVL, hybrid. Most per GPU: 1 x H200-NVL, hybrid." in text
 
 
+def test_nodes_that_the_requests_do_not_fill_are_marked(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("num_prefill_tokens,num_decode_tokens\n" + "1000,200\n" * 25)
+    few = ("--hardware", "L20", "--gpus", "1,2", "--trace", str(trace), "--requests", "25")
+    one, two = (line for line in plan("llama-2-13b", *few).splitlines() if " x L20  " in line)
+    assert not one.endswith("*")
+    assert two.endswith("% *")
+    note = "* the requests never filled the KV cache"
+    assert note in plan("llama-2-13b", *few)
+    assert note not in plan("llama-2-13b", *few, "--gpus", "1")
+
+
 def test_a_node_that_cannot_run_has_a_row_that_says_why() -> None:
     text = plan("llama-3.1-8b", "--hardware", "L20", "--gpus", "1,33")
     (row,) = (line for line in text.splitlines() if line.startswith("33 x L20"))
