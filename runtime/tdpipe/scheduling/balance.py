@@ -30,16 +30,19 @@ def next_decode_batch(view: View, *, on_edge: bool = False) -> IntArray:
 
     Args:
         view: of the scheduler.
-        on_edge: take no more than make a token cheapest, but at least half: one row over a tile's edge costs a whole
-            tile. The others come first in the next batch.
+        on_edge: take no more than make a token cheapest, but at least half the mean: one row over a tile's edge costs
+            a whole tile. The others come first in the next batch. All batches end on the same edge, the one that is
+            cheapest for the mean: where some took what others had left over the next edge, all would wait for these.
     """
     ready = view.ready
     decoding = view.decoding
     batches = min(view.stages, decoding)
     if len(ready) <= 1 or (batches <= 1 and not on_edge):
         return ready
-    taken = len(ready) if batches <= 1 else _mean_batch(view, ready, batches)
-    return ready[: _cheapest(view, taken) if on_edge else taken]
+    share = -(-decoding // batches)
+    if on_edge and (edge := _cheapest(view, share)) < share:
+        return ready[:edge]
+    return ready if batches <= 1 else ready[: _mean_batch(view, ready, share)]
 
 
 def _cheapest(view: View, most: int) -> int:
@@ -53,12 +56,11 @@ def _cheapest(view: View, most: int) -> int:
     return int(counts[np.argmax(counts / times)])
 
 
-def _mean_batch(view: View, ready: IntArray, batches: int) -> int:
-    """How many of the ready rows take as long as the mean of `batches` micro-batches.
+def _mean_batch(view: View, ready: IntArray, share: int) -> int:
+    """How many of the ready rows take as long as the mean micro-batch, which has `share` rows.
 
     Where more rows are measured to take less time, fewer count as no faster: else half the mean would pass for it.
     """
-    share = -(-view.decoding // batches)
     counts = np.arange(1, max(len(ready), share) + 1, dtype=np.int32)
     ours = counts[: len(ready)]
     reads = np.cumsum(view.context_of(ready), dtype=np.int32)

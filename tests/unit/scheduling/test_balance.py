@@ -24,15 +24,16 @@ def cost(per_context: float = 0.0) -> CostModel:
 
 @dataclass
 class Decoding:
-    """The view's part that balancing looks at: all sequences ready, in order of their last turn."""
+    """The view's part that balancing looks at: the first sequences ready, in order of their turn; else all."""
 
     contexts: list[int]
     stages: int
     cost: CostModel = field(default_factory=cost)
+    idle: int | None = None
 
     @property
     def ready(self) -> IntArray:
-        return np.arange(len(self.contexts), dtype=np.int32)
+        return np.arange(len(self.contexts) if self.idle is None else self.idle, dtype=np.int32)
 
     @property
     def decoding(self) -> int:
@@ -99,6 +100,15 @@ def test_a_tile_that_is_nearly_full_is_worth_its_time() -> None:
     low_step = CostModel((StageCost(points, np.array([1.0, 1.0, 1.5, 1.5])),))
     assert trimmed([10] * 5, low_step) == [0, 1, 2, 3]
     assert trimmed([10] * 7, low_step) == list(range(7))
+
+
+def test_what_others_left_over_does_not_go_over_the_next_edge() -> None:
+    points = np.array([1, 4, 5, 8], dtype=np.int32)
+    costs = CostModel((StageCost(points, np.array([1.0, 1.0, 1.9, 1.9])),))
+    few: Any = Decoding([10] * 14, 2, costs, idle=8)
+    many: Any = Decoding([10] * 16, 2, costs, idle=8)
+    assert len(next_decode_batch(few, on_edge=True)) == 4
+    assert len(next_decode_batch(many, on_edge=True)) == 8
 
 
 def test_of_equally_cheap_batches_the_largest_is_taken() -> None:
