@@ -95,9 +95,11 @@ def best_mixed(
         budgets: to choose from.
         eager: of nearly equal budgets take the largest, which fills KV soonest, though its rounds are longer.
     """
-    decode = np.minimum(kv_tokens / mix.resident, rows) / stages
-    decode = np.maximum(np.minimum(decode, budgets / (1.0 + mix.prefill_per_output)), 1.0)
-    share = np.clip(decode * mix.prefill_per_output / np.maximum(budgets - decode, 1e-9), 0.0, 1.0)
+    # Long prompts with short outputs make less than a token in each micro-batch.
+    most = min(kv_tokens / mix.resident, rows) / stages
+    made = np.minimum(most, budgets / (1.0 + mix.prefill_per_output))
+    decode = np.maximum(made, 1.0)
+    share = np.clip(made * mix.prefill_per_output / np.maximum(budgets - decode, 1e-9), 0.0, 1.0)
     context = decode * mix.resident
     reads = mix.chunk_reads(budgets - decode, cost.chunk_tile)
     mixed = np.ones(len(budgets), dtype=np.bool_)
@@ -107,7 +109,7 @@ def best_mixed(
     waits = 1.0 - (1.0 - share) ** stages - share
     uneven = _UNEVEN * waits * (with_prefill - without)
     seconds: FloatArray = share * with_prefill + (1.0 - share) * without + np.maximum(uneven, 0.0)
-    rate = decode / seconds
+    rate = made / seconds
     best = int(np.flatnonzero(rate >= (_NEARLY if eager else 1.0) * rate.max())[-1])
     return Composition(int(budgets[best]), float(rate[best]))
 

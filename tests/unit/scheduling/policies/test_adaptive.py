@@ -47,6 +47,17 @@ def test_of_nearly_equal_budgets_haste_takes_the_largest() -> None:
     assert best_mixed(flat, *room, eager=False).budget == 128
 
 
+@pytest.mark.parametrize("eager", [True, False])
+def test_short_answers_to_long_prompts_are_prefilled_in_large_chunks(eager: bool) -> None:
+    points = np.array([1, MOST], dtype=np.int32)
+    fixed = CostModel((StageCost(points, np.array([0.02, 0.06])),) * STAGES)
+    short = Mix(prefill_per_output=700.0, resident=2_000.0, output=3.0)
+    room = (STAGES, 100_000.0, 10_000, short, candidate_budgets(MOST))
+    best = best_mixed(fixed, *room, eager=eager)
+    assert best.budget == MOST
+    assert best.rate == pytest.approx(MOST / 701.0 / 0.06, rel=0.01)
+
+
 def test_mixing_is_dear_where_it_costs_more_than_a_decode_step() -> None:
     kv_tokens = 60 * STAGES * MIX.resident
     room = (STAGES, kv_tokens, 10_000, MIX)
