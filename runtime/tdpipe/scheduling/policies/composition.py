@@ -98,10 +98,10 @@ def best_mixed(
     # Long prompts with short outputs make less than a token in each micro-batch.
     most = min(kv_tokens / mix.resident, rows) / stages
     made = np.minimum(most, budgets / (1.0 + mix.prefill_per_output))
-    decode = np.maximum(made, 1.0)
+    decode: FloatArray = np.maximum(made, 1.0)
     share = np.clip(made * mix.prefill_per_output / np.maximum(budgets - decode, 1e-9), 0.0, 1.0)
     context = decode * mix.resident
-    reads = mix.chunk_reads(budgets - decode, cost.chunk_tile)
+    reads = mix.chunk_reads(np.asarray(budgets - decode, dtype=np.float64), cost.chunk_tile)
     mixed = np.ones(len(budgets), dtype=np.bool_)
     with_prefill = cost.step_seconds(budgets, context + reads, mixed, decode)
     without = cost.step_seconds(np.ceil(decode).astype(np.int32), context)
