@@ -241,13 +241,15 @@ def _ascending(values: list[float], weights: list[int]) -> FloatArray:
 
 
 def _deviation(pairs: IntArray) -> float:
-    """Standard deviation of how many of [n, 2] pairs of steps have the greater step first, if that is chance.
+    """Standard deviation of the share of [n, 2] pairs of steps whose first one is the slower, if that is chance.
 
-    Two pairs that share a step agree more often than not: their covariance is 1/12. Over all pairs of two groups it is
-    the deviation of Mann and Whitney's U.
+    Mann and Whitney's, for two groups that make so many pairs. Pairs within several token counts are taken for those of
+    one comparison: a machine that drifts slows steps of all counts alike, so each tells less than if it were alone.
     """
-    sharing = sum(int((np.unique(side, return_counts=True)[1] ** 2).sum()) for side in pairs.T)
-    return math.sqrt((len(pairs) + sharing) / 12.0)
+    first, second = (len(np.unique(side)) for side in pairs.T)
+    ratio = math.sqrt(first / second)
+    groups = math.sqrt(len(pairs)) * (ratio + 1.0 / ratio)
+    return math.sqrt((groups + 1.0) / (12.0 * len(pairs)))
 
 
 def _price(amount: FloatArray, seconds: FloatArray, alike: tuple[FloatArray, ...]) -> float:
@@ -273,5 +275,6 @@ def _price(amount: FloatArray, seconds: FloatArray, alike: tuple[FloatArray, ...
         return 0.0
     tells = weight >= weight.max() / 2
     telling, sides = np.concatenate(slopes)[tells], np.concatenate(pairs)[tells]
-    clear = np.count_nonzero(telling > 0.0) >= len(telling) / 2 + _ONE_IN_TWENTY * _deviation(sides)
+    slower = np.count_nonzero(telling > 0.0) / len(telling)
+    clear = slower >= 0.5 + _ONE_IN_TWENTY * _deviation(sides)
     return float(np.median(telling)) if clear else 0.0
