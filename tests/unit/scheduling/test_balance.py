@@ -104,11 +104,20 @@ def test_a_tile_that_is_nearly_full_is_worth_its_time() -> None:
 
 def test_what_others_left_over_does_not_go_over_the_next_edge() -> None:
     points = np.array([1, 4, 5, 8], dtype=np.int32)
-    costs = CostModel((StageCost(points, np.array([1.0, 1.0, 1.9, 1.9])),))
-    few: Any = Decoding([10] * 14, 2, costs, idle=8)
-    many: Any = Decoding([10] * 16, 2, costs, idle=8)
+    costs = CostModel((StageCost(points, np.array([1.0, 1.0, 1.9, 1.9]), 0.001),))
+    few: Any = Decoding([1] * 8 + [100] * 6, 2, costs, idle=8)
+    many: Any = Decoding([1] * 8 + [100] * 8, 2, costs, idle=8)
     assert len(next_decode_batch(few, on_edge=True)) == 4
     assert len(next_decode_batch(many, on_edge=True)) == 8
+
+
+def test_a_batch_on_the_edge_is_levelled_by_time_too() -> None:
+    points = np.array([1, 4, 5, 8], dtype=np.int32)
+    costs = CostModel((StageCost(points, np.array([1.0, 1.0, 1.9, 1.9]), 0.01),))
+    long_first: Any = Decoding([100] * 4 + [1] * 8, 2, costs)
+    short_first: Any = Decoding([1] * 8 + [100] * 4, 2, costs)
+    assert len(next_decode_batch(long_first, on_edge=True)) < 4
+    assert len(next_decode_batch(short_first, on_edge=True)) == 4
 
 
 def test_of_equally_cheap_batches_the_largest_is_taken() -> None:
