@@ -89,7 +89,8 @@ def floor_of(cost: CostModel, jobs: Sequence[Job]) -> Floor:
     """The waits of each job in an idle pipeline; its prompt is cut as is best for it."""
     alone = {prompt: _alone(cost, prompt) for prompt in {job.prompt_tokens for job in jobs}}
     ttft = [alone[job.prompt_tokens] for job in jobs]
-    context = np.array([job.prompt_tokens + job.output_tokens / 2 for job in jobs])
+    several = [job for job in jobs if job.output_tokens > 1]
+    context = np.array([job.prompt_tokens + job.output_tokens / 2 for job in several])
     row = np.ones_like(context)
     tpot = np.sum([stage.seconds(row, context, row) for stage in cost.stages], axis=0)
     return Floor(percentiles(ttft), percentiles(tpot.tolist()))

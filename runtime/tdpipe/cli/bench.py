@@ -86,7 +86,7 @@ def bench(
     ] = None,
 ) -> None:
     """Run the engine in real time on GPUs that are not there, and compare it with the simulator."""
-    from tdpipe.cli.scenario_choice import choose_scenario
+    from tdpipe.cli.scenario_choice import choose_scenario, scarce_room
     from tdpipe.cli.startup_report import StartupReport
     from tdpipe.controller.paced_run import PacedPlan, compare_paced
     from tdpipe.simulation.contestant import check_budget, check_room, find_contestants
@@ -113,8 +113,8 @@ def bench(
     rows = read_trace(trace, longest_prompt)
     drawn = sample(rows, requests, seed, arrivals=False)
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed)
-    remedy = "raise it, or lower --longest-prompt"
-    check_room(contestant, scenario, jobs, "--kv-capacity", remedy)
+    option, more = scarce_room("--paced", kv_capacity)
+    check_room(contestant, scenario, jobs, option, f"{more}, or lower --longest-prompt")
     plan = PacedPlan(
         scenario.pipeline, scenario.pipeline_kv_tokens, scenario.latencies, settings, jobs
     )

@@ -67,3 +67,8 @@ def choose_scenario(
         kv_tokens=kv_capacity,
         option=option,
     )
+
+
+def scarce_room(option: str, kv_capacity: int | None) -> tuple[str, str]:
+    """The option that leaves too little KV cache, and how it gives more: what was given, else the node of `option`."""
+    return (option, "give more GPUs") if kv_capacity is None else ("--kv-capacity", "raise it")

@@ -95,7 +95,7 @@ def simulate(
     ] = None,
 ) -> None:
     """Simulate a node under one or more scheduling policies."""
-    from tdpipe.cli.scenario_choice import choose_scenario
+    from tdpipe.cli.scenario_choice import choose_scenario, scarce_room
     from tdpipe.simulation.contestant import (
         check_budget,
         check_room,
@@ -130,8 +130,9 @@ def simulate(
     drawn = sample(rows, requests, seed, arrivals=arrivals)
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed, max_tokens)
     for each in contestants:
-        remedy = "raise it, or lower --max-tokens or --longest-prompt"
-        check_room(each, scenario, jobs, "--kv-capacity", remedy)
+        option, more = scarce_room("--hardware", kv_capacity)
+        shorter = "--longest-prompt" if max_tokens is None else "--max-tokens or --longest-prompt"
+        check_room(each, scenario, jobs, option, f"{more}, or lower {shorter}")
     typer.echo(
         f"{scenario.name}, {requests} requests of {trace.name if trace else 'a synthetic mix'}"
     )

@@ -41,7 +41,7 @@ class Option:
 
     @property
     def filled(self) -> bool:
-        """Whether the requests filled the KV cache, so that more of them would not run faster."""
+        """Whether the requests filled the KV cache at any time."""
         return self.figures is not None and self.figures.kv_peak >= _FULL
 
 

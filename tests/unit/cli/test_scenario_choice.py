@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tdpipe.cli.app import main
-from tdpipe.cli.scenario_choice import choose_scenario
+from tdpipe.cli.scenario_choice import choose_scenario, scarce_room
 from tdpipe.core.errors import SettingsError
 from tdpipe.core.profile import write_profile_file
 from tests.unit.core.test_profile import make_profile
@@ -131,3 +131,8 @@ def test_bench_tells_what_is_wrong_before_anything_starts(
     code, _, err = run(["bench", *arguments], capsys)
     assert code == 2
     assert says in err
+
+
+def test_too_little_room_is_put_down_to_what_was_given() -> None:
+    assert scarce_room("--paced", None) == ("--paced", "give more GPUs")
+    assert scarce_room("--paced", 640) == ("--kv-capacity", "raise it")

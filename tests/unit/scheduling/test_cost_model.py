@@ -146,6 +146,18 @@ def test_one_long_step_makes_a_price_only_if_it_is_slower_than_nearly_all_short_
         assert (fit_cost(short + one).stages[0].per_context > 0.0) is priced
 
 
+def test_pairs_of_several_token_counts_tell_less_than_if_each_were_alone() -> None:
+    # Of the four pairs of a count 3 are slower with context, of one count all 4: 13 of 16.
+    pairs = [((1.0, 1.02), (1.01, 1.03))] * 3 + [((1.0, 1.01), (1.02, 1.03))]
+    seen = [
+        Observation(16 * count, context, 16 * count, (count * seconds,))
+        for count, (short, long) in enumerate(pairs, start=1)
+        for context, times in ((0, short), (4096 * count, long))
+        for seconds in times
+    ]
+    assert fit_cost(seen).stages[0].per_context == 0.0
+
+
 def test_nothing_to_fit_from_is_refused() -> None:
     with pytest.raises(ValueError, match="no observation"):
         fit_cost([])

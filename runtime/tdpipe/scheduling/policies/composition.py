@@ -131,7 +131,8 @@ def phased_rate(
         mix: of the requests to come.
         budget: batch tokens of a prefill micro-batch.
     """
-    decode = max(1.0, min(kv_tokens / mix.resident, rows) / stages)
+    most = min(kv_tokens / mix.resident, rows) / stages
+    decode = max(1.0, most)
     step = cost.step_time(math.ceil(decode), decode * mix.resident)
     reads = mix.chunk_reads(np.array([float(budget)]), cost.chunk_tile)
     chunk = cost.step_time(budget, float(reads[0]), sampled=0)
@@ -141,4 +142,4 @@ def phased_rate(
     rows_up_to = np.arange(1, math.ceil(decode) + 1, dtype=np.int32)
     context = rows_up_to.astype(np.float64) * mix.resident
     row = float((cost.step_seconds(rows_up_to, context) / rows_up_to).min())
-    return 1.0 / (row + mix.prefill_per_output * chunk / budget + switching)
+    return 1.0 / (row / min(1.0, most) + mix.prefill_per_output * chunk / budget + switching)

@@ -58,6 +58,12 @@ def test_short_answers_to_long_prompts_are_prefilled_in_large_chunks(eager: bool
     assert best.rate == pytest.approx(MOST / 701.0 / 0.06, rel=0.01)
 
 
+def test_phases_promise_no_more_than_mixing_where_not_every_stage_has_a_sequence() -> None:
+    room = (STAGES, 2 * MIX.resident, 10_000, MIX)
+    mixed = best_mixed(staircase(128), *room, candidate_budgets(MOST))
+    assert phased_rate(staircase(128), *room, MOST) <= mixed.rate
+
+
 def test_mixing_is_dear_where_it_costs_more_than_a_decode_step() -> None:
     kv_tokens = 60 * STAGES * MIX.resident
     room = (STAGES, kv_tokens, 10_000, MIX)
