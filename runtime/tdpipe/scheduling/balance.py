@@ -30,9 +30,10 @@ def next_decode_batch(view: View, *, on_edge: bool = False) -> IntArray:
 
     Args:
         view: of the scheduler.
-        on_edge: where fewer rows than the mean make a token cheapest, level to so many, but at least half the mean: one
-            row over a tile's edge costs a whole tile. The others come first in the next batch. The edge is that of the
-            mean for all batches: where some took what others had left over the next edge, all would wait for these.
+        on_edge: where fewer rows than the mean make a token cheapest, take so many, but at least half the mean: one row
+            over a tile's edge costs a whole tile. The edge is that of the mean for all batches: where some took what
+            others had left over the next edge, all would wait for these. By count, not time: more rows are ready then
+            than the stages take, so none waits for a long batch, and a step with fewer rows takes nearly as long.
     """
     ready = view.ready
     decoding = view.decoding
@@ -41,7 +42,7 @@ def next_decode_batch(view: View, *, on_edge: bool = False) -> IntArray:
         return ready
     share = -(-decoding // batches)
     if on_edge and (edge := _cheapest(view, share)) < share:
-        return ready[: min(edge, _mean_batch(view, ready, edge))]
+        return ready[:edge]
     return ready if batches <= 1 else ready[: _mean_batch(view, ready, share)]
 
 

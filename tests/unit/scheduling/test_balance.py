@@ -111,13 +111,12 @@ def test_what_others_left_over_does_not_go_over_the_next_edge() -> None:
     assert len(next_decode_batch(many, on_edge=True)) == 8
 
 
-def test_a_batch_on_the_edge_is_levelled_by_time_too() -> None:
+def test_long_contexts_leave_no_tile_half_empty() -> None:
     points = np.array([1, 4, 5, 8], dtype=np.int32)
-    costs = CostModel((StageCost(points, np.array([1.0, 1.0, 1.9, 1.9]), 0.01),))
-    long_first: Any = Decoding([100] * 4 + [1] * 8, 2, costs)
-    short_first: Any = Decoding([1] * 8 + [100] * 4, 2, costs)
-    assert len(next_decode_batch(long_first, on_edge=True)) < 4
-    assert len(next_decode_batch(short_first, on_edge=True)) == 4
+    costs = CostModel((StageCost(points, np.array([1.0, 1.0, 1.9, 1.9]), 0.001),))
+    long_first: Any = Decoding([100] * 5 + [1] * 9, 2, costs)
+    assert len(next_decode_batch(long_first)) < 7
+    assert len(next_decode_batch(long_first, on_edge=True)) == 4
 
 
 def test_of_equally_cheap_batches_the_largest_is_taken() -> None:
