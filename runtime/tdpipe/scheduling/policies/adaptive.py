@@ -166,7 +166,7 @@ class AdaptivePolicy:
         if mix is None:
             return replace(state, chosen_at=view.changes)
         kv_tokens = _FULL * view.capacity * view.block_size
-        resident = view.decoding + view.free_slots
+        resident = view.decoding + view.free_slots + (view.partial() is not None)
         room = (view.cost, view.stages, kv_tokens, resident, mix)
         allowed = self._targets.allowed(view, self._budgets, view.context / view.stages)
         best = best_mixed(*room, allowed, eager=not coming)

@@ -95,10 +95,11 @@ def scheduler_of(
     requests: list[tuple[int, int]],
     *,
     blocks: int = 400,
+    slots: int = 512,
     targets: LatencyTargets | None = None,
 ) -> Scheduler[Any]:
     scheduler = Scheduler(
-        AdaptivePolicy(MOST, targets), Shape(STAGES, blocks, 16, 512, 2_048), cost
+        AdaptivePolicy(MOST, targets), Shape(STAGES, blocks, 16, slots, 2_048), cost
     )
     for number, (prompt, output) in enumerate(requests):
         lengths = LengthDistribution((output,))
@@ -214,3 +215,13 @@ def test_a_target_for_tokens_keeps_micro_batches_short() -> None:
     bound = served(scheduler_of(cost, requests, blocks=2_000, targets=targets))
     assert max(step.tokens for step in free) > 64
     assert max(step.tokens for step in bound) <= 64
+
+
+def test_a_begun_prompt_may_hold_the_only_slot() -> None:
+    scheduler = scheduler_of(staircase(128), [(2 * MOST, 4)], slots=1)
+    first = scheduler.next_step(0.0)
+    assert isinstance(first, Step)
+    scheduler.add(Request("later", (3,) * 8, 4, LengthDistribution((4,))), 0.0)
+    second = scheduler.next_step(0.0)
+    assert isinstance(second, Step)
+    assert second.first.tolist() == [first.counts[0]]
