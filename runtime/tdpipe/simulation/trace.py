@@ -61,7 +61,7 @@ def read_trace(path: Path | None, longest_prompt: int | None = None) -> list[Tra
 def _read(path: Path) -> list[TraceRow]:
     """As they stand, with absolute times."""
     try:
-        with path.open(newline="") as lines:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
             columns = reader.fieldnames or ()
             names = next(

@@ -32,6 +32,10 @@ def test_empty_and_too_long_requests_are_left_out(tmp_path: Path) -> None:
     assert [(row.prompt_tokens, row.output_tokens) for row in rows] == [(74, 918), (10, 20)]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path: Path) -> None:
+    assert len(read_trace(write(tmp_path, "\ufeff" + LENGTHS))) == 3
+
+
 def test_arrivals_count_from_the_first(tmp_path: Path) -> None:
     rows = read_trace(write(tmp_path, ARRIVALS))
     assert [row.arrival for row in rows] == pytest.approx([0.0, 4.25001], abs=1e-4)
