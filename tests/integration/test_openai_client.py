@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
@@ -49,6 +49,17 @@ def test_a_conversation_is_answered(
     assert answer.usage.completion_tokens > 1
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
     assert answer._request_id is not None
+
+
+def test_an_answer_can_be_handed_back_as_the_client_dumps_it(
+    endpoint: Endpoint, client: openai.OpenAI, messages: list[ChatCompletionUserMessageParam]
+) -> None:
+    asked: Any = [{"role": "developer", "content": "Be brief."}, *messages]
+    answer = client.chat.completions.create(model=endpoint.model, messages=asked).choices[0].message
+    again = client.chat.completions.create(
+        model=endpoint.model, messages=[*asked, answer.model_dump(), *asked]
+    )
+    assert again.choices[0].message.content == endpoint.answer
 
 
 def test_a_streamed_answer_is_the_whole_answer_in_pieces(
