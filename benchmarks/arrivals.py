@@ -169,7 +169,7 @@ def _cell(
     targets: Sequence[Target],
 ) -> dict[str, dict[str, Figures]]:
     """All of one cell, printed as it is found: by load, by policy or target."""
-    rows = stretch_of(_rows(base), base.requests, base.seed)
+    rows = stretch_of(read_trace(base.trace, base.longest_prompt), base.requests, base.seed)
     scenario = scenario_of(CELLS[base.cell], base.profiles)
     floor = floor_of(scenario.pipeline, _jobs(base, 1.0))
     competing = contestants(tune(pool, replace(base, requests=sweep_requests)))
@@ -209,12 +209,8 @@ def _named(targets: Sequence[Target], figures: Sequence[Figures]) -> dict[str, F
     return {str(target): each for target, each in zip(targets, figures, strict=True)}
 
 
-def _rows(task: Task) -> list[TraceRow]:
-    return read_trace(task.trace, task.longest_prompt)
-
-
 def _jobs(task: Task, factor: float) -> list[Job]:
-    rows = _rows(task)
+    rows = read_trace(task.trace, task.longest_prompt)
     drawn = slowed(stretch_of(rows, task.requests, task.seed), factor)
     return make_jobs(drawn, rows, task.knowledge, task.seed)
 

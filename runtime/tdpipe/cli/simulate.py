@@ -129,9 +129,9 @@ def simulate(
         raise SettingsError("--arrivals", "the trace tells none", "leave it out")
     drawn = sample(rows, requests, seed, arrivals=arrivals)
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed, max_tokens)
+    option, more = scarce_room("--hardware", kv_capacity)
+    shorter = "--longest-prompt" if max_tokens is None else "--max-tokens or --longest-prompt"
     for each in contestants:
-        option, more = scarce_room("--hardware", kv_capacity)
-        shorter = "--longest-prompt" if max_tokens is None else "--max-tokens or --longest-prompt"
         check_room(each, scenario, jobs, option, f"{more}, or lower {shorter}")
     typer.echo(
         f"{scenario.name}, {requests} requests of {trace.name if trace else 'a synthetic mix'}"
