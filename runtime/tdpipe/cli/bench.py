@@ -174,4 +174,4 @@ def _rows(stages: int) -> list[tuple[str, Callable[[SteadyWindow], str]]]:
 
 
 def _joined(values: tuple[float, ...], factor: float, digits: int) -> str:
-    return " / ".join(f"{each * factor:.{digits}f}" for each in values)
+    return " / ".join(f"{each * factor:.{digits}f}" for each in values) or "none"

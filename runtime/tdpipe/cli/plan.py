@@ -9,6 +9,8 @@ import typer
 
 from tdpipe.core.errors import SettingsError
 
+_REQUESTS = 500
+
 EPILOG = """\b
 Example:
   tdpipe plan --model llama-2-70b --trace lengths.csv --gpus 4,8
@@ -36,7 +38,10 @@ def plan(
     policy: Annotated[
         str, typer.Option(help="Policies, or all.", metavar="NAME,...")
     ] = "adaptive,hybrid,temporal",
-    requests: Annotated[int, typer.Option(min=1, help="Requests to draw.")] = 500,
+    requests: Annotated[
+        int | None,
+        typer.Option(min=1, help="Requests to draw; else 500, or all of a shorter trace."),
+    ] = None,
     longest_prompt: Annotated[
         int | None, typer.Option(min=1, help="Leave longer prompts out.", show_default=False)
     ] = None,
@@ -54,6 +59,7 @@ def plan(
     shape = load_shape(model)
     kinds = parse_kinds(hardware)
     rows = read_trace(trace, longest_prompt)
+    requests = min(_REQUESTS, len(rows)) if requests is None else requests
     jobs = make_jobs(sample(rows, requests, seed, arrivals=False), rows, "classifier", seed)
     typer.echo(
         f"{shape.name}, {requests} requests at once of {trace.name if trace else 'a synthetic mix'}\n"
@@ -67,7 +73,7 @@ def plan(
         found.append(each)
         node = f"{each.gpus} x {each.hardware.name}"
         if each.figures is None:
-            typer.echo(f"{node:<18} {each.refusal}")
+            typer.echo(f"{node:<18} {each.policy:<10} {each.refusal}")
             continue
         bubble = sum(each.figures.bubble) / len(each.figures.bubble)
         typer.echo(

@@ -37,6 +37,10 @@ def choose_scenario(
         SettingsError: something is missing, cannot be read, or would be of no use.
     """
     if profile is not None and profile.suffix.lower() != _TABLE:
+        from tdpipe.core.profile import read_profile_file
+        from tdpipe.simulation.profiled_scenario import profiled_scenario
+
+        measured = read_profile_file(profile, "--profile")
         for name, given in (
             (option, hardware),
             ("--model", model),
@@ -45,10 +49,7 @@ def choose_scenario(
             if given is not None:
                 problem = f"is of no use beside {profile.name}, which tells it"
                 raise SettingsError(name, problem, "leave it out")
-        from tdpipe.core.profile import read_profile_file
-        from tdpipe.simulation.profiled_scenario import profiled_scenario
-
-        return profiled_scenario(read_profile_file(profile, "--profile"), profile.name, kv_capacity)
+        return profiled_scenario(measured, profile.name, kv_capacity)
     if hardware is None or model is None:
         name, example = (option, "4xL20") if hardware is None else ("--model", "llama-2-13b")
         remedy = f"give such as {example}, or a file of `tdpipe profile` as --profile"

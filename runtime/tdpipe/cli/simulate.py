@@ -15,6 +15,8 @@ from tdpipe.core.errors import SettingsError
 if TYPE_CHECKING:
     from tdpipe.simulation.figures import Figures
 
+_REQUESTS = 1000
+
 EPILOG = """\b
 Examples:
   tdpipe simulate --hardware 4xL20 --model llama-2-13b                    every policy, a synthetic mix
@@ -43,7 +45,10 @@ def simulate(
         Path | None, typer.Option(help="CSV of lengths; else a synthetic mix.", metavar="FILE")
     ] = None,
     policy: Annotated[str, typer.Option(help="Policies, or all.", metavar="NAME,...")] = "all",
-    requests: Annotated[int, typer.Option(min=1, help="Requests to draw.")] = 1000,
+    requests: Annotated[
+        int | None,
+        typer.Option(min=1, help="Requests to draw; else 1000, or all of a shorter trace."),
+    ] = None,
     arrivals: Annotated[
         bool, typer.Option("--arrivals", help="Keep the trace's times; else all come at once.")
     ] = False,
@@ -117,16 +122,13 @@ def simulate(
         kv_bandwidth=kv_bandwidth,
         kv_capacity=kv_capacity,
     )
-    contestants = [
-        each
-        for each in find_contestants(policy)
-        if not (policy == "all" and each.tensor_parallel and scenario.tensor_parallel is None)
-    ]
+    contestants = find_contestants(policy, tensor_parallel=scenario.tensor_parallel is not None)
     if budget is not None:
         check_budget(contestants)
     rows = read_trace(trace, longest_prompt)
     if arrivals and not any(row.arrival for row in rows):
         raise SettingsError("--arrivals", "the trace tells none", "leave it out")
+    requests = min(_REQUESTS, len(rows)) if requests is None else requests
     drawn = sample(rows, requests, seed, arrivals=arrivals)
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed, max_tokens)
     option, more = scarce_room("--hardware", kv_capacity)
@@ -164,7 +166,7 @@ _HEADER = (
 def _row(figures: Figures) -> str:
     bubbles = " ".join(f"{each * 100:.1f}" for each in figures.bubble)
     ttft = " / ".join(f"{each:.2f}" for each in figures.ttft)
-    tpot = " / ".join(f"{each * 1e3:.0f}" for each in figures.tpot)
+    tpot = " / ".join(f"{each * 1e3:.0f}" for each in figures.tpot) or "none"
     return (
         f"{figures.policy:<12} {figures.output_tokens_per_second:>9.0f} "
         f"{figures.steady_tokens_per_second:>7.0f} {figures.seconds:>8.1f} "

@@ -45,7 +45,7 @@ class SteadyWindow:
     """Output tokens in it."""
     stages: tuple[StageShares, ...]
     ttft: tuple[float, ...]
-    """Seconds to the first token, where it came in the window: 50th, 90th and 99th percentile; NaN where none did."""
+    """Seconds to the first token, where it came in the window: 50th, 90th and 99th percentile; empty where none did."""
     tpot: tuple[float, ...]
     """Seconds per output token after the first, of requests that ended in the window: the same percentiles."""
 

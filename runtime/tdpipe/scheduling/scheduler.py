@@ -164,13 +164,13 @@ class Scheduler(Generic[StateT]):
             found[row] = self._landed(int(flight.numbers[row]))
         rows = [row for row, sequence in enumerate(found) if sequence is not None]
         sequences = [sequence for sequence in found if sequence is not None]
-        values = tokens[rows].tolist()
+        values = (tokens[rows] if late else tokens).tolist()
         emission = Emission([sequence.request.id for sequence in sequences], values, rows)
         for sequence, value in zip(sequences, values, strict=True):
-            sequence.generated.append(value)
-            request = sequence.request
+            request, generated = sequence.request, sequence.generated
+            generated.append(value)
             stops = value in request.stop_token_ids
-            if stops or len(sequence.generated) >= request.max_tokens:
+            if stops or len(generated) >= request.max_tokens:
                 reason = FinishReason.STOP if stops else FinishReason.LENGTH
                 emission.finished[request.id] = reason
                 state.end(sequence)

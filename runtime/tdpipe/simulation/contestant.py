@@ -52,20 +52,24 @@ NAMES: tuple[str, ...] = get_args(SchedulerSettings.model_fields["policy"].annot
 TENSOR_PARALLEL_NAMES = ("tp-hybrid", "tp-separate")
 
 
-def find_contestants(names: str) -> tuple[Contestant, ...]:
-    """Those that a comma-separated list names; `all` is every one.
+def find_contestants(names: str, *, tensor_parallel: bool = True) -> tuple[Contestant, ...]:
+    """Those that a comma-separated list names, each once; `all` is every one.
+
+    Args:
+        names: the list.
+        tensor_parallel: whether `all` means those, too.
 
     Raises:
         SettingsError: one is unknown.
     """
-    known = (*NAMES, *TENSOR_PARALLEL_NAMES)
-    wanted = known if names == "all" else tuple(name.strip() for name in names.split(","))
-    for name in wanted:
+    known = {name: (name,) for name in (*NAMES, *TENSOR_PARALLEL_NAMES)}
+    known["all"] = (*NAMES, *(TENSOR_PARALLEL_NAMES if tensor_parallel else ()))
+    wanted: list[str] = []
+    for name in map(str.strip, names.split(",")):
         if name not in known:
-            raise SettingsError(
-                "--policy", f"no policy {name!r}", f"known are all, {', '.join(known)}"
-            )
-    return tuple(make_contestant(name) for name in wanted)
+            raise SettingsError("--policy", f"no policy {name!r}", f"known are {', '.join(known)}")
+        wanted += known[name]
+    return tuple(make_contestant(name) for name in dict.fromkeys(wanted))
 
 
 def check_budget(contestants: Sequence[Contestant]) -> None:
@@ -98,7 +102,7 @@ def check_room(
         remedy: what to do about it, with the command's options.
 
     Raises:
-        SettingsError: one needs more than there is; it is tensor parallel, and the scenario does not know that.
+        SettingsError: one needs more than there is; it is tensor parallel, and the scenario has no such split.
     """
     room = _split(contestant, scenario).blocks * _BLOCK_SIZE
     longest = _longest(jobs)
@@ -114,7 +118,7 @@ def compete(
 
     Raises:
         RequestError: a job fits neither context nor KV cache.
-        SettingsError: it is tensor parallel, and the scenario does not know that.
+        SettingsError: it is tensor parallel, and the scenario has no such split.
     """
     cost, blocks, latencies = _split(contestant, scenario)
     slots = min(contestant.settings.max_running, blocks)
@@ -136,10 +140,8 @@ def _split(contestant: Contestant, scenario: Scenario) -> _Split:
     cost, tokens, latencies = scenario.pipeline, scenario.pipeline_kv_tokens, scenario.latencies
     if contestant.tensor_parallel:
         if scenario.tensor_parallel is None:
-            problem = f"nothing tells what {contestant.name} would take"
-            raise SettingsError(
-                "--policy", problem, "leave it out, or give a table of the whole model"
-            )
+            problem, remedy = scenario.no_tensor_parallel
+            raise SettingsError("--policy", f"{contestant.name}: {problem}", remedy)
         cost, tokens = scenario.tensor_parallel, scenario.tensor_parallel_kv_tokens
         latencies = Latencies(step=latencies.step, feedback=latencies.feedback)
     return _Split(cost, tokens // _BLOCK_SIZE, latencies)

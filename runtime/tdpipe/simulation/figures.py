@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,7 +54,7 @@ class Figures:
     ttft: tuple[float, ...]
     """Time to first token: 50th, 90th and 99th percentile."""
     tpot: tuple[float, ...]
-    """Time per output token after the first: the same percentiles."""
+    """Time per output token after the first: the same percentiles; empty where no request has more than one."""
 
 
 def figures_of(policy: str, record: SimulationRecord) -> Figures:
@@ -95,9 +94,9 @@ def figures_of(policy: str, record: SimulationRecord) -> Figures:
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, ...]:
-    """The 50th, 90th and 99th; NaN where there is no value."""
+    """The 50th, 90th and 99th; empty where there is no value."""
     if not values:
-        return (math.nan,) * 3
+        return ()
     return tuple(float(each) for each in np.percentile(values, (50, 90, 99)))
 
 

@@ -52,7 +52,7 @@ def options(
     contestants: Sequence[Contestant],
     jobs: Sequence[Job],
 ) -> Iterator[Option]:
-    """Every combination, as it is simulated. What the model or a request does not fit comes once, with the reason.
+    """Every combination, as it is simulated. What the model does not fit comes once, with the reason.
 
     Args:
         kinds: of GPU.
@@ -65,13 +65,19 @@ def options(
         for count in gpus:
             try:
                 scenario = make_scenario(hardware, shape, count, option="--gpus")
-                for contestant in contestants:
-                    check_room(contestant, scenario, jobs, "--gpus", _MORE_ROOM)
-                    record, _ = compete(contestant, scenario, jobs)
-                    figures = figures_of(contestant.name, record)
-                    yield Option(hardware, count, contestant.name, figures)
             except SettingsError as error:
                 yield Option(hardware, count, "", None, str(error))
+                continue
+            for contestant in contestants:
+                try:
+                    check_room(contestant, scenario, jobs, "--gpus", _MORE_ROOM)
+                except SettingsError as error:
+                    yield Option(hardware, count, contestant.name, None, str(error))
+                    continue
+                record, _ = compete(contestant, scenario, jobs)
+                yield Option(
+                    hardware, count, contestant.name, figures_of(contestant.name, record)
+                )
 
 
 def best(found: Sequence[Option]) -> tuple[Option, Option] | None:

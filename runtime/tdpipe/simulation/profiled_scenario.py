@@ -39,4 +39,8 @@ def profiled_scenario(profile: Profile, source: str, kv_tokens: int | None = Non
             f"times of {source}, measured on {made.date} in {made.dtype} on {devices}{error}",
             f"KV cache of {room} tokens",
         ),
+        (
+            f"nothing in {source} tells what it would take",
+            "leave it out, or give a table of the whole model",
+        ),
     )

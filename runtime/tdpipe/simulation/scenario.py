@@ -14,7 +14,11 @@ from tdpipe.simulation.roofline import (
     whole_model_table,
 )
 from tdpipe.simulation.stage_timeline import Latencies
-from tdpipe.simulation.tensor_parallel import tensor_parallel_cost, tensor_parallel_kv_tokens
+from tdpipe.simulation.tensor_parallel import (
+    divides_heads,
+    tensor_parallel_cost,
+    tensor_parallel_kv_tokens,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,11 +41,13 @@ class Scenario:
     pipeline: CostModel
     pipeline_kv_tokens: int
     tensor_parallel: CostModel | None
-    """None where it is not known."""
+    """None where it is not known, or cannot be."""
     tensor_parallel_kv_tokens: int
     latencies: Latencies
     used: tuple[str, ...]
     """What the figures rest on, a line each."""
+    no_tensor_parallel: tuple[str, str] = ("", "")
+    """Why there is none, and what to do about it."""
     control: ControlOnStage | None = None
     """Of a pipeline whose stage 0 schedules, too; None where the controller is apart."""
 
@@ -89,17 +95,25 @@ def make_scenario(
         pipeline = stage_costs(table, stages, per_token, bandwidth)
         used.append(f"stage times of {profile.name}, divided evenly among the stages")
     pipeline_kv = kv_tokens or kv_capacity_tokens(hardware, shape, stages, option=option)
-    tensor_kv = kv_tokens or tensor_parallel_kv_tokens(hardware, shape, stages)
-    used.append(f"KV cache of {pipeline_kv} tokens in stages, {tensor_kv} with tensor parallelism")
-    tensor_parallel = tensor_parallel_cost(
-        hardware,
-        stages,
-        shape.layers,
-        shape.hidden_size,
-        table,
-        per_context=per_token / bandwidth,
-        kv_heads=shape.kv_heads,
-    )
+    room = f"KV cache of {pipeline_kv} tokens in stages"
+    tensor_parallel, tensor_kv = None, 0
+    if divides_heads(shape, stages):
+        tensor_kv = kv_tokens or tensor_parallel_kv_tokens(
+            hardware, shape, stages, option=option
+        )
+        room += f", {tensor_kv} with tensor parallelism"
+        tensor_parallel = tensor_parallel_cost(
+            hardware,
+            stages,
+            shape.layers,
+            shape.hidden_size,
+            table,
+            per_context=per_token / bandwidth,
+            kv_heads=shape.kv_heads,
+        )
+    used.append(room)
+    heads = f"{shape.heads} heads and {shape.kv_heads} KV heads"
+    uneven = f"{stages} GPUs do not share {heads} evenly"
     latencies = Latencies(
         step=_CONTROL_LATENCY,
         activations=hardware.peer_latency,
@@ -108,5 +122,13 @@ def make_scenario(
     )
     name = f"{shape.name} on {stages} x {hardware.name}"
     return Scenario(
-        name, stages, pipeline, pipeline_kv, tensor_parallel, tensor_kv, latencies, tuple(used)
+        name,
+        stages,
+        pipeline,
+        pipeline_kv,
+        tensor_parallel,
+        tensor_kv,
+        latencies,
+        tuple(used),
+        (uneven, "leave it out, or give another number of GPUs"),
     )

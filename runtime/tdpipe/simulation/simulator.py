@@ -55,6 +55,8 @@ class Simulator:
         self._end = np.zeros(slots, dtype=np.int32)
         """[slots] position of the end token."""
         self._times = [RequestTimes(job.arrival, job.output_tokens) for job in jobs]
+        self._unanswered = {str(number) for number in range(len(jobs))}
+        """Requests of which no token has come."""
         self._kv: list[KVSample] = []
         self._idle = 0.0
         self._forecast_every = forecast_every
@@ -126,10 +128,9 @@ class Simulator:
     def _book(self, now: float) -> None:
         _, step, tokens, seconds = self._results.popleft()
         emission = self._scheduler.on_result(step.id, tokens, seconds, now)
-        for name in emission.request_ids:
-            times = self._times[int(name)]
-            if math.isinf(times.first):
-                times.first = now
+        for name in self._unanswered.intersection(emission.request_ids):
+            self._times[int(name)].first = now
+        self._unanswered.difference_update(emission.request_ids)
         for name in emission.finished:
             self._times[int(name)].end = now
         state = self._scheduler.state

@@ -26,6 +26,12 @@ _ALL_REDUCES = 2
 """A layer: after attention and after the MLP."""
 
 
+def divides_heads(shape: ModelShape, gpus: int) -> bool:
+    """Whether so many GPUs get equal shares of the heads, whole ones or copies of KV heads: engines start with no other."""
+    few, many = sorted((gpus, shape.kv_heads))
+    return shape.heads % gpus == 0 and many % few == 0
+
+
 def tensor_parallel_cost(
     hardware: Hardware,
     gpus: int,
@@ -68,7 +74,11 @@ def all_reduce_seconds(
 
 
 def tensor_parallel_kv_tokens(
-    hardware: Hardware, shape: ModelShape, gpus: int, utilisation: float = 0.9
+    hardware: Hardware,
+    shape: ModelShape,
+    gpus: int,
+    utilisation: float = 0.9,
+    option: str = "--hardware",
 ) -> int:
     """Tokens whose KV fits `gpus` GPUs that share every layer, the embedding and the head; a KV head is not divided.
 
@@ -77,9 +87,10 @@ def tensor_parallel_kv_tokens(
         shape: of the model.
         gpus: at least 1.
         utilisation: share of a GPU's memory that may be used.
+        option: that the GPUs were given by, for messages.
 
     Raises:
         SettingsError: the weights do not fit.
     """
-    room = kv_room(hardware, shape, shape.weight_bytes / gpus, utilisation)
+    room = kv_room(hardware, shape, shape.weight_bytes / gpus, utilisation, option)
     return int(room * min(gpus, shape.kv_heads) / shape.kv_bytes_per_token)

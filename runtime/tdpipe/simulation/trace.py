@@ -43,7 +43,7 @@ def read_trace(path: Path | None, longest_prompt: int | None = None) -> list[Tra
     Those with empty prompts or outputs, or too long a prompt, are left out.
 
     Raises:
-        SettingsError: the file is not there, of neither layout, or holds something that is no number; no row is left.
+        SettingsError: the file is not there, of neither layout, or holds something that is no number of tokens; no row is left.
     """
     rows = synthetic_trace() if path is None else _read(path)
     kept = [row for row in rows if row.prompt_tokens > 0 and row.output_tokens > 0]
@@ -73,7 +73,7 @@ def _read(path: Path) -> list[TraceRow]:
                     "--trace", f"{path} has other columns", f"give a CSV with {known}"
                 )
             return [
-                TraceRow(int(row[names[0]]), int(row[names[1]]), _seconds(row.get(_TIME)))
+                TraceRow(_tokens(row[names[0]]), _tokens(row[names[1]]), _seconds(row.get(_TIME)))
                 for row in reader
             ]
     except OSError as error:
@@ -112,6 +112,12 @@ def sample(rows: list[TraceRow], count: int, seed: int, *, arrivals: bool) -> li
     stretch = ordered[start : start + count]
     first = stretch[0].arrival
     return [TraceRow(row.prompt_tokens, row.output_tokens, row.arrival - first) for row in stretch]
+
+
+def _tokens(text: str) -> int:
+    if (tokens := int(text)) < 0:
+        raise ValueError(f"{tokens} tokens")
+    return tokens
 
 
 def _seconds(timestamp: str | None) -> float:

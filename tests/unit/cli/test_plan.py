@@ -91,3 +91,10 @@ def test_a_number_beside_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -
     assert "give numbers as --gpus" in text
     _, text = failure(["--hardware", "B20"], capsys)
     assert "--hardware: no GPU called 'B20'; known are L20, " in text
+
+
+def test_a_policy_that_a_node_cannot_run_leaves_the_others() -> None:
+    node = ("--hardware", "L20", "--gpus", "3", "--policy", "tp-hybrid,hybrid")
+    refused, ran = (line for line in plan("llama-2-13b", *node).splitlines() if "3 x L20  " in line)
+    assert "tp-hybrid: 3 GPUs do not share 40 heads" in refused
+    assert ran.split()[3] == "hybrid"

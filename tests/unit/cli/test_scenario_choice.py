@@ -76,6 +76,11 @@ def test_what_a_profile_tells_must_not_be_given_too(profile: Path) -> None:
             choose(profile=profile, **given)  # type: ignore[arg-type]
 
 
+def test_a_profile_that_is_not_there_is_named_first(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^--profile: .*none\.json"):
+        choose("4xL20", "llama-2-13b", profile=tmp_path / "none.json")
+
+
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str, str]:
     with pytest.raises(SystemExit) as ended:
         main(arguments)

@@ -99,3 +99,36 @@ def test_a_picture_is_drawn_for_each_policy(trace: Path) -> None:
 def test_a_budget_for_reference_alone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     text = failure(["--policy", "reference", "--budget", "64"], capsys)
     assert "--budget: reference has no token budget; leave it out" in text
+
+
+def test_a_policy_named_twice_runs_once_and_all_may_stand_beside_others(trace: Path) -> None:
+    found = rows(trace, "--policy", "hybrid, adaptive,hybrid")
+    assert [row["policy"] for row in found] == ["hybrid", "adaptive"]
+    everyone = {row["policy"] for row in rows(trace, "--policy", "all")}
+    found = rows(trace, "--policy", "hybrid,all")
+    assert found[0]["policy"] == "hybrid"
+    assert {row["policy"] for row in found} == everyone > {"adaptive", "tp-hybrid"}
+
+
+def test_all_leaves_out_what_three_gpus_cannot_share(
+    trace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    three = ("--hardware", "3xL20")
+    assert not [row for row in rows(trace, *three) if str(row["policy"]).startswith("tp-")]
+    text = failure(["--trace", str(trace), *three, "--policy", "adaptive,tp-hybrid"], capsys)
+    assert "--policy: tp-hybrid: 3 GPUs do not share 40 heads and 40 KV heads evenly;" in text
+
+
+def test_a_short_trace_is_simulated_whole(trace: Path) -> None:
+    command = ["simulate", *NODE, "--trace", str(trace), "--policy", "hybrid"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "llama-2-13b on 4 x L20, 5 requests of trace.csv" in result.output
+
+
+def test_outputs_of_one_token_have_no_time_per_token(tmp_path: Path) -> None:
+    file = tmp_path / "single.csv"
+    file.write_text("num_prefill_tokens,num_decode_tokens\n" + "100,1\n" * 5)
+    (row,) = rows(file, "--policy", "hybrid")
+    assert row["tpot"] == []
+    assert simulate(file, "--policy", "hybrid").rstrip().endswith(" none")

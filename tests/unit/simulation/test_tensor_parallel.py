@@ -6,12 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tdpipe.core.errors import SettingsError
+from tdpipe.simulation.contestant import compete, make_contestant
 from tdpipe.simulation.hardware import parse_hardware
 from tdpipe.simulation.model_shape import find_shape
 from tdpipe.simulation.profile_table import TimeTable
 from tdpipe.simulation.roofline import kv_capacity_tokens, whole_model_table
+from tdpipe.simulation.scenario import make_scenario
 from tdpipe.simulation.tensor_parallel import (
     all_reduce_seconds,
+    divides_heads,
     tensor_parallel_cost,
     tensor_parallel_kv_tokens,
 )
@@ -81,3 +84,13 @@ def test_shared_weights_leave_no_less_room_for_kv_than_a_pipeline_s_fullest_stag
 def test_weights_that_do_not_fit_are_refused() -> None:
     with pytest.raises(SettingsError, match="--hardware"):
         tensor_parallel_kv_tokens(L20, find_shape("llama-2-70b"), 2)
+
+
+def test_gpus_that_share_no_heads_evenly_have_no_tensor_parallelism() -> None:
+    grouped = find_shape("llama-2-70b")  # 64 heads, 8 KV heads
+    assert [gpus for gpus in range(1, 20) if divides_heads(grouped, gpus)] == [1, 2, 4, 8, 16]
+    assert not divides_heads(MODEL, 3)
+    uneven = make_scenario(L20, MODEL, 3)
+    assert uneven.tensor_parallel is None
+    with pytest.raises(SettingsError, match=r"^--policy: tp-hybrid: 3 GPUs do not share 40 heads"):
+        compete(make_contestant("tp-hybrid"), uneven, [])

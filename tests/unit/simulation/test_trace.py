@@ -71,6 +71,7 @@ def test_a_bound_that_leaves_no_prompt_is_refused(tmp_path: Path, given: bool) -
     [
         ("a,b\n1,2\n", "other columns"),
         ("num_prefill_tokens,num_decode_tokens\n1,x\n", "line 2"),
+        ("num_prefill_tokens,num_decode_tokens\n1,1\n-3,1\n", "line 3: -3 tokens"),
         ("num_prefill_tokens,num_decode_tokens\n", "no request"),
         (ARRIVALS.replace("2023-11-16 18:15:50.9306", "yesterday"), "line 3"),
         (f"num_prefill_tokens,num_decode_tokens\n{'1' * 200_000},1\n", "field limit"),
