@@ -27,7 +27,7 @@ _ALL_REDUCES = 2
 
 
 def divides_heads(shape: ModelShape, gpus: int) -> bool:
-    """Whether so many GPUs get equal shares of the heads, whole ones or copies of KV heads: engines start with no other."""
+    """Whether so many GPUs get equal shares of the heads, whole or copies of KV heads: engines start with no other."""
     few, many = sorted((gpus, shape.kv_heads))
     return shape.heads % gpus == 0 and many % few == 0
 

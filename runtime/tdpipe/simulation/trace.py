@@ -43,7 +43,7 @@ def read_trace(path: Path | None, longest_prompt: int | None = None) -> list[Tra
     Those with empty prompts or outputs, or too long a prompt, are left out.
 
     Raises:
-        SettingsError: the file is not there, of neither layout, or holds something that is no number of tokens; no row is left.
+        SettingsError: the file is not there, of neither layout, or holds what is no number of tokens; no row is left.
     """
     rows = synthetic_trace() if path is None else _read(path)
     kept = [row for row in rows if row.prompt_tokens > 0 and row.output_tokens > 0]
