@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tdpipe.controller.profiling import Kind
-from tdpipe.scheduling.cost_model import (
-    CHUNK_TILE,
-    CostModel,
-    MixingCost,
-    Observation,
-    fit_cost,
-    kv_reads,
-)
+from tdpipe.scheduling.cost_fit import Observation, fit_cost
+from tdpipe.scheduling.cost_model import CHUNK_TILE, CostModel, MixingCost, kv_reads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

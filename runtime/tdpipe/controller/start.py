@@ -13,7 +13,7 @@ from tdpipe.prediction.catboost_predictor import CatBoostPredictor
 from tdpipe.prediction.model_file import read_model
 from tdpipe.prediction.training_process import TrainingProcess
 from tdpipe.scheduling.answers import Shape
-from tdpipe.scheduling.cost_model import fit_cost
+from tdpipe.scheduling.cost_fit import fit_cost
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.profiled_cost import profiled_cost
 from tdpipe.scheduling.scheduler import Scheduler

@@ -10,7 +10,8 @@ import time
 from typing import TYPE_CHECKING
 
 from tdpipe.controller.synthetic_steps import Rows, SyntheticSteps
-from tdpipe.scheduling.cost_model import CHUNK_TILE, Observation, kv_reads
+from tdpipe.scheduling.cost_fit import Observation
+from tdpipe.scheduling.cost_model import CHUNK_TILE, kv_reads
 
 if TYPE_CHECKING:
     from tdpipe.pipeline.base import Pipeline

@@ -64,12 +64,15 @@ def _mean_batch(view: View, ready: IntArray, share: int) -> int:
     """
     counts = np.arange(1, max(len(ready), share) + 1, dtype=np.int32)
     ours = counts[: len(ready)]
-    reads = np.cumsum(view.context_of(ready), dtype=np.int32)
+    reads = view.context_of(ready).cumsum(dtype=np.int32)
     times = np.maximum.accumulate(view.cost.step_seconds(ours, reads))
-    mean = np.asarray(counts[:share] * (view.context / view.decoding), dtype=np.float64)
-    target = float(view.cost.step_seconds(counts[:share], mean).max())
-    least = int(np.searchsorted(times, target * (1 - _TIE), side="left")) + 1
-    most = int(np.searchsorted(times, target * (1 + _TIE), side="right"))
+    of_each = view.context / view.decoding
+    if view.cost.ascends:
+        target = view.cost.step_time(share, share * of_each)
+    else:
+        target = float(view.cost.step_seconds(counts[:share], counts[:share] * of_each).max())
+    least = int(times.searchsorted(target * (1 - _TIE), side="left")) + 1
+    most = int(times.searchsorted(target * (1 + _TIE), side="right"))
     if least > most:  # no count takes just the mean: the nearer of the two around it
         over = min(least, len(times))
         nearer_below = most > 0 and target - times[most - 1] <= times[over - 1] - target

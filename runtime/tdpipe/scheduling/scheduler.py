@@ -159,7 +159,7 @@ class Scheduler(Generic[StateT]):
         held = flight.slots[stays]
         slots.pending[held] -= 1
         found = [slots.sequences[slot] for slot in flight.slots.tolist()]
-        late = np.flatnonzero(~stays).tolist()
+        late = [] if stays.all() else np.flatnonzero(~stays).tolist()
         for row in late:
             found[row] = self._landed(int(flight.numbers[row]))
         rows = [row for row, sequence in enumerate(found) if sequence is not None]

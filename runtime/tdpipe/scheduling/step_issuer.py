@@ -85,7 +85,7 @@ class StepIssuer:
             _joined(new_blocks),
         )
         state.enter(step.phase)
-        state.in_flight[step.id] = Flight(sampled, slots.number[sampled].copy())
+        state.in_flight[step.id] = Flight(sampled, slots.number[sampled])
         self._next_step += 1
         return step
 

@@ -36,6 +36,9 @@ class StateView:
         self.now = now
         self.decoding = int(np.count_nonzero(self._state.slots.decoding))
         self._context = -1
+        self._running_left = -1.0
+        self._partial: Sequence | None = None
+        self._partial_sought = False
 
     @property
     def free_blocks(self) -> int:
@@ -67,7 +70,9 @@ class StateView:
 
     @property
     def running_left(self) -> float:
-        return float(np.maximum(self.running_lengths()[1], 1.0).sum())
+        if self._running_left < 0.0:
+            self._running_left = float(np.maximum(self.running_lengths()[1], 1.0).sum())
+        return self._running_left
 
     def running_lengths(self) -> tuple[IntArray, FloatArray]:
         slots = self._state.slots
@@ -92,8 +97,8 @@ class StateView:
         mask = (slots.pending == 0) | ((slots.pending == 1) & (slots.last_step == oldest))
         mask &= slots.decoding
         mask &= slots.length < slots.limit
-        found = np.flatnonzero(mask)
-        return found[np.argsort(slots.turn[found])].astype(np.int32)
+        found = mask.nonzero()[0].astype(np.int32)
+        return found[slots.turn[found].argsort()]
 
     def by_arrival(self, slots: IntArray) -> IntArray:
         return slots[np.argsort(self._state.slots.number[slots])]
@@ -103,10 +108,11 @@ class StateView:
 
     def partial(self) -> Sequence | None:
         slots = self._state.slots
-        if len(slots.sequences) - len(slots.free) == self.decoding:
-            return None
-        begun = np.flatnonzero((slots.number >= 0) & ~slots.decoding)
-        return slots.sequences[int(begun[0])]
+        if not self._partial_sought and len(slots.sequences) - len(slots.free) > self.decoding:
+            begun = (slots.number >= 0) & ~slots.decoding
+            self._partial = slots.sequences[int(begun.argmax())]
+        self._partial_sought = True
+        return self._partial
 
     def unscheduled(self, sequence: Sequence) -> int:
         slots = self._state.slots

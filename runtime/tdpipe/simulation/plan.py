@@ -75,9 +75,7 @@ def options(
                     yield Option(hardware, count, contestant.name, None, str(error))
                     continue
                 record, _ = compete(contestant, scenario, jobs)
-                yield Option(
-                    hardware, count, contestant.name, figures_of(contestant.name, record)
-                )
+                yield Option(hardware, count, contestant.name, figures_of(contestant.name, record))
 
 
 def best(found: Sequence[Option]) -> tuple[Option, Option] | None:

@@ -98,9 +98,7 @@ def make_scenario(
     room = f"KV cache of {pipeline_kv} tokens in stages"
     tensor_parallel, tensor_kv = None, 0
     if divides_heads(shape, stages):
-        tensor_kv = kv_tokens or tensor_parallel_kv_tokens(
-            hardware, shape, stages, option=option
-        )
+        tensor_kv = kv_tokens or tensor_parallel_kv_tokens(hardware, shape, stages, option=option)
         room += f", {tensor_kv} with tensor parallelism"
         tensor_parallel = tensor_parallel_cost(
             hardware,

@@ -11,7 +11,8 @@ from tdpipe.controller import warm_up
 from tdpipe.controller.warm_up import WarmUp
 from tdpipe.core.step import StepOutput
 from tdpipe.pipeline.base import Capacity, StepResult
-from tdpipe.scheduling.cost_model import CHUNK_TILE, CostModel, fit_cost, kv_reads
+from tdpipe.scheduling.cost_fit import fit_cost
+from tdpipe.scheduling.cost_model import CHUNK_TILE, CostModel, kv_reads
 
 if TYPE_CHECKING:
     from tdpipe.core.step import Step

@@ -157,7 +157,9 @@ class AdaptivePolicy:
         rows = tuple(prefill_rows(view, waiting, budget - len(decode)))
         if outlook is not None:
             outlook = outlook.after(rows, begun)
-        return Plan.of(decode, rows), replace(state, outlook=outlook)
+        if outlook is not state.outlook:
+            state = replace(state, outlook=outlook)
+        return Plan.of(decode, rows), state
 
     def _choose(self, view: View, state: AdaptiveState) -> AdaptiveState:
         coming = requests_keep_coming(view)
