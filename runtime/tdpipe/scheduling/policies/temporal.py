@@ -184,7 +184,7 @@ def _is_longer(state: TemporalState) -> bool:
 
 
 def _bubble(view: View, prefill: int, decode_step: float) -> float:
-    """Seconds that stages wait from decode to prefill of so many tokens and back; below 0 where its steps are shorter."""
+    """Seconds that stages wait from decode to prefill of so many tokens and back; below 0 if that is shorter."""
     chunk = view.cost.step_time(prefill, 0.0, sampled=0)
     return 2.0 * (view.stages - 1) * (chunk - decode_step)
 
