@@ -70,7 +70,8 @@ def _mean_batch(view: View, ready: IntArray, share: int) -> int:
     if view.cost.ascends:
         target = view.cost.step_time(share, share * of_each)
     else:
-        target = float(view.cost.step_seconds(counts[:share], counts[:share] * of_each).max())
+        mean = np.asarray(counts[:share] * of_each, dtype=np.float64)
+        target = float(view.cost.step_seconds(counts[:share], mean).max())
     least = int(times.searchsorted(target * (1 - _TIE), side="left")) + 1
     most = int(times.searchsorted(target * (1 + _TIE), side="right"))
     if least > most:  # no count takes just the mean: the nearer of the two around it

@@ -97,8 +97,9 @@ class StateView:
         mask = (slots.pending == 0) | ((slots.pending == 1) & (slots.last_step == oldest))
         mask &= slots.decoding
         mask &= slots.length < slots.limit
-        found = mask.nonzero()[0].astype(np.int32)
-        return found[slots.turn[found].argsort()]
+        found: IntArray = mask.nonzero()[0].astype(np.int32)
+        longest_first: IntArray = found[slots.turn[found].argsort()]
+        return longest_first
 
     def by_arrival(self, slots: IntArray) -> IntArray:
         return slots[np.argsort(self._state.slots.number[slots])]
