@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tdpipe.scheduling.balance import next_decode_batch
-from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
+from tdpipe.scheduling.policies.adaptive import AdaptivePolicy, Outlook
 from tdpipe.scheduling.policies.reference import worth_switching
 from tdpipe.scheduling.policies.tail import admission_order
 from tdpipe.scheduling.policies.temporal import TemporalPolicy
+from tdpipe.scheduling.policy import keeps_reserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,9 +35,17 @@ def adaptive(
     *,
     order: Callable[[View], Iterator[Sequence]] = admission_order,
     decode_batch: DecodeBatch = next_decode_batch,
+    outlook: Callable[[View], Outlook] = Outlook.of,
+    has_room: Callable[[View], bool] = keeps_reserve,
 ) -> AdaptivePolicy:
     """The policy of the settings with other collaborators."""
-    return AdaptivePolicy(settings.token_budget, order=order, decode_batch=decode_batch)
+    return AdaptivePolicy(
+        settings.token_budget,
+        order=order,
+        decode_batch=decode_batch,
+        outlook=outlook,
+        has_room=has_room,
+    )
 
 
 def adaptive_at(budget: int, settings: SchedulerSettings) -> AdaptivePolicy:  # noqa: ARG001
@@ -106,6 +115,16 @@ def used_now(demands: Demands, share: float = 1.0) -> FloatArray:
     """[n] blocks that must be there if nobody looks ahead, and only `share` of the cache is to be used."""
     peaks: FloatArray = demands.mean[:, 0] / share
     return peaks
+
+
+def free_now(view: View) -> Outlook:
+    """The KV that is free now, as if nothing that runs would grow."""
+    return Outlook(view.free_blocks * view.block_size, view.changes, view.decoding)
+
+
+def a_free_block(view: View) -> bool:
+    """Whether there is one."""
+    return view.free_blocks > 0
 
 
 def free_share(view: View, fitting: list[Sequence], decoded: float, share: float) -> bool:  # noqa: ARG001

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from benchmarks.ablated import (
+    a_free_block,
     adaptive,
     adaptive_at,
     adaptive_over_edges,
     as_they_come,
     by_count,
     by_count_and_arrival,
+    free_now,
     free_share,
     off_edge,
     own_members,
@@ -106,6 +108,14 @@ ABLATIONS = (
     Ablation("adaptive", "choice of the budget", "512 tokens", partial(adaptive_at, 512)),
     Ablation("adaptive", "choice of the budget", "2,048 tokens", partial(adaptive_at, 2_048)),
     Ablation("adaptive", "order of the tail", "arrival", partial(adaptive, order=by_arrival)),
+    Ablation("adaptive", "outlook", "KV that is free now", partial(adaptive, outlook=free_now)),
+    Ablation("adaptive", "reserve", "any free block", partial(adaptive, has_room=a_free_block)),
+    Ablation(
+        "adaptive",
+        "outlook and reserve",
+        "any free block",
+        partial(adaptive, outlook=free_now, has_room=a_free_block),
+    ),
     *_of_both("temporal", temporal),
     Ablation("temporal", "forecast margin", "0", partial(temporal, margin=0.0)),
     Ablation("temporal", "forecast", "KV in use is 100%", partial(temporal, peaks=used_now)),

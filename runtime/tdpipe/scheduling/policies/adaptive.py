@@ -105,6 +105,8 @@ class AdaptivePolicy:
         order: in which waiting sequences are admitted.
         decode_batch: levels the decode rows of micro-batches.
         budgets: batch tokens to choose from; None is every tile edge up to `most`.
+        outlook: on the KV that running sequences will leave.
+        has_room: whether enough KV is free for one more to be admitted.
     """
 
     name = "adaptive"
@@ -117,12 +119,16 @@ class AdaptivePolicy:
         order: Callable[[View], Iterator[Sequence]] = admission_order,
         decode_batch: DecodeBatch = next_decode_batch,
         budgets: IntArray | None = None,
+        outlook: Callable[[View], Outlook] = Outlook.of,
+        has_room: Callable[[View], bool] = keeps_reserve,
     ) -> None:
         self._most = most
         self._targets = targets or LatencyTargets()
         self._order = order
         self._decode_batch = decode_batch
         self._budgets = candidate_budgets(most) if budgets is None else budgets
+        self._outlook = outlook
+        self._has_room = has_room
         self._phased = TemporalPolicy(most, 1.0, 1.0, order, decode_batch=decode_batch)
 
     def initial(self) -> AdaptiveState:
@@ -143,7 +149,7 @@ class AdaptivePolicy:
         outlook = state.outlook
         head = None
         if self._admits(view):
-            outlook = outlook if outlook and not outlook.is_old(view) else Outlook.of(view)
+            outlook = outlook if outlook and not outlook.is_old(view) else self._outlook(view)
             alone = not view.decoding and begun is None
             waiting = outlook.fitting(self._order(view), alone=alone)
             head = next(waiting, None)
@@ -187,4 +193,4 @@ class AdaptivePolicy:
         """Whether waiting sequences may take KV now, as far as the `Outlook` lets them."""
         if not view.waiting_count or not view.free_slots:
             return False
-        return keeps_reserve(view) and self._targets.may_admit(view)
+        return self._has_room(view) and self._targets.may_admit(view)
