@@ -29,7 +29,7 @@ _LOOK_AHEAD = 256
 """Waiting requests that the switch rule looks at."""
 _NEWS = 32
 """The switch rule is evaluated again once this part of the decoding sequences has ended or arrived."""
-_LONGER = 1.25
+_LONGER = 1.5
 """So is it when the decode phase has become this many times as long."""
 _PATIENCE = 0.05
 """What fits is let in once the bubble that it costs is this share of the decode phase. So nothing waits for the longest
@@ -86,7 +86,6 @@ class TemporalPolicy:
         self._decode_batch = decode_batch
         self._peaks = peaks or partial(Demands.peaks, margin=margin)
         self._switch = switch or self._thins_too_much
-        self._own_rule = switch is None
 
     def initial(self) -> TemporalState:
         """Prefill, since nothing runs yet."""
@@ -127,7 +126,9 @@ class TemporalPolicy:
     @staticmethod
     def _much_has_changed(view: View, state: TemporalState) -> bool:
         """Whether it is time to evaluate the rule again, which takes a forecast."""
-        return _is_longer(state) or _has_news(view, state)
+        if state.decoded > _LONGER * state.decoded_when_judged:
+            return True
+        return view.changes - state.judged_at > view.decoding // _NEWS
 
     def _worth_switching(self, view: View, state: TemporalState) -> bool:
         if view.partial() is not None:
@@ -142,12 +143,6 @@ class TemporalPolicy:
         head = next(self._order(view), None)
         if head is None or head.length > view.free_blocks * view.block_size:
             return False  # without a forecast, which costs more than all else here
-        if self._own_rule and not thin and not _has_news(view, state):
-            # Only the phase's length is new. More than the first prompt would have no shorter a bubble.
-            now, _ = _round(view, view.decoding, view.context)
-            least = _bubble(view, min(self._budget, head.length), now)
-            if least >= _PATIENCE * state.decoded:
-                return False
         admission = self._admission(view, view.running_demand())
         fitting = list(islice(admission.sequences(), min(_LOOK_AHEAD, view.free_slots)))
         if not fitting or thin:
@@ -157,12 +152,13 @@ class TemporalPolicy:
     def _thins_too_much(self, view: View, fitting: list[Sequence], decoded: float) -> bool:
         """Whether the tokens of those that fit, if they waited, would lose more than the bubbles of a switch."""
         fit = len(fitting)
-        running = view.decoding
+        running, stages = view.decoding, view.stages
         prompts = sum(sequence.length for sequence in fitting)
         # A round gives every running sequence a token and takes a step time per stage.
         now, per_token = _round(view, running, view.context)
         _, per_token_then = _round(view, running + fit, view.context + prompts)
-        bubble = abs(_bubble(view, min(self._budget, prompts), now))
+        chunk = view.cost.step_time(min(self._budget, prompts), 0.0, sampled=0)
+        bubble = 2.0 * (stages - 1) * abs(chunk - now)
         tokens = sum(sequence.expected_left for sequence in fitting)
         loss = (per_token - per_token_then) * tokens
         return loss > (1.0 + self._hysteresis) * bubble or bubble < _PATIENCE * decoded
@@ -171,22 +167,6 @@ class TemporalPolicy:
 def by_arrival(view: View) -> Iterator[Sequence]:
     """Waiting sequences in their turn."""
     return view.waiting()
-
-
-def _has_news(view: View, state: TemporalState) -> bool:
-    """Whether much has ended or arrived since the rule was evaluated."""
-    return view.changes - state.judged_at > view.decoding // _NEWS
-
-
-def _is_longer(state: TemporalState) -> bool:
-    """Whether the decode phase is much longer than when the rule was evaluated."""
-    return state.decoded > _LONGER * state.decoded_when_judged
-
-
-def _bubble(view: View, prefill: int, decode_step: float) -> float:
-    """Seconds that stages wait from decode to prefill of so many tokens and back; below 0 if that is shorter."""
-    chunk = view.cost.step_time(prefill, 0.0, sampled=0)
-    return 2.0 * (view.stages - 1) * (chunk - decode_step)
 
 
 def _round(view: View, running: int, context: int) -> tuple[float, float]:
