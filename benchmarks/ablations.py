@@ -108,7 +108,9 @@ ABLATIONS = (
     Ablation("adaptive", "choice of the budget", "512 tokens", partial(adaptive_at, 512)),
     Ablation("adaptive", "choice of the budget", "2,048 tokens", partial(adaptive_at, 2_048)),
     Ablation("adaptive", "order of the tail", "arrival", partial(adaptive, order=by_arrival)),
-    Ablation("adaptive", "outlook", "KV that is free now", partial(adaptive, outlook=free_now)),
+    Ablation(
+        "adaptive", "outlook", "KV that is free when asked", partial(adaptive, outlook=free_now)
+    ),
     Ablation("adaptive", "reserve", "any free block", partial(adaptive, has_room=a_free_block)),
     Ablation(
         "adaptive",

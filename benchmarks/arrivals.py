@@ -47,8 +47,16 @@ class Target:
 
     def met(self, figures: Figures, percentile: int) -> bool:
         """Whether a run kept it, at an index of the figures' percentiles."""
-        pairs = ((figures.ttft, self.ttft), (figures.tpot, self.tpot))
-        return all(bound is None or times[percentile] <= bound for times, bound in pairs)
+        return self._within((figures.ttft, figures.tpot), percentile)
+
+    def kept_by(self, floor: Floor, percentile: int) -> bool:
+        """Whether requests that are each alone would keep it."""
+        return self._within((floor.ttft, floor.tpot), percentile)
+
+    def _within(self, times: tuple[tuple[float, ...], ...], percentile: int) -> bool:
+        # Where no request has a second token there is no time per token, and nothing is too long.
+        pairs = zip(times, (self.ttft, self.tpot), strict=True)
+        return all(bound is None or not each or each[percentile] <= bound for each, bound in pairs)
 
     def __str__(self) -> str:
         parts = (("TTFT", self.ttft), ("TPOT", self.tpot))
@@ -277,14 +285,11 @@ def _verdict(target: Target, figures: Figures, floor: Floor, percentile: int) ->
         return ""
     if target.met(figures, percentile):
         return "yes"
-    alone = ((floor.ttft, target.ttft), (floor.tpot, target.tpot))
-    if any(bound is not None and times[percentile] > bound for times, bound in alone):
-        return "no, nor alone"
-    return "**no**"
+    return "**no**" if target.kept_by(floor, percentile) else "no, nor alone"
 
 
 def _times(values: Sequence[float], digits: int) -> str:
-    return " / ".join(f"{each:.{digits}f}" for each in values)
+    return " / ".join(f"{each:.{digits}f}" for each in values) or "none"
 
 
 if __name__ == "__main__":

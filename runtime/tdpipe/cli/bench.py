@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tdpipe.controller.paced_run import PacedComparison
     from tdpipe.controller.steady_window import SteadyWindow
 
+_REQUESTS = 2000
+
 EPILOG = """\b
 Examples:
   tdpipe bench --paced 4xL20 --model llama-2-13b --policy hybrid --budget 128
@@ -50,7 +52,10 @@ def bench(
         Path | None, typer.Option(help="CSV of lengths; else a synthetic mix.", metavar="FILE")
     ] = None,
     policy: Annotated[str, typer.Option(help="Policy of the scheduler.")] = "adaptive",
-    requests: Annotated[int, typer.Option(min=1, help="Requests, all at once.")] = 2000,
+    requests: Annotated[
+        int | None,
+        typer.Option(min=1, help="Requests, all at once; else 2000, or all of a shorter trace."),
+    ] = None,
     seconds: Annotated[float, typer.Option(min=1.0, help="Of the steady state.")] = 60.0,
     ramp: Annotated[float, typer.Option(min=0.0, help="Seconds before it.")] = 30.0,
     longest_prompt: Annotated[
@@ -91,7 +96,7 @@ def bench(
     from tdpipe.controller.paced_run import PacedPlan, compare_paced
     from tdpipe.simulation.contestant import check_budget, check_room, find_contestants
     from tdpipe.simulation.length_knowledge import parse_knowledge
-    from tdpipe.simulation.trace import read_trace, sample
+    from tdpipe.simulation.trace import read_trace, sample, sample_size
     from tdpipe.simulation.workload import make_jobs
 
     check_output(json_file, "--json")
@@ -111,6 +116,7 @@ def bench(
         contestant = contestant.with_budget(budget)
     settings = contestant.settings.model_copy(update={"max_running": max_running})
     rows = read_trace(trace, longest_prompt)
+    requests = sample_size(rows, requests, _REQUESTS)
     drawn = sample(rows, requests, seed, arrivals=False)
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed)
     option, more = scarce_room("--paced", kv_capacity)

@@ -53,13 +53,13 @@ def plan(
     from tdpipe.simulation.model_shape import load_shape
     from tdpipe.simulation.plan import best, options
     from tdpipe.simulation.roofline import FITTED_ERROR
-    from tdpipe.simulation.trace import read_trace, sample
+    from tdpipe.simulation.trace import read_trace, sample, sample_size
     from tdpipe.simulation.workload import make_jobs
 
     shape = load_shape(model)
     kinds = parse_kinds(hardware)
     rows = read_trace(trace, longest_prompt)
-    requests = min(_REQUESTS, len(rows)) if requests is None else requests
+    requests = sample_size(rows, requests, _REQUESTS)
     jobs = make_jobs(sample(rows, requests, seed, arrivals=False), rows, "classifier", seed)
     typer.echo(
         f"{shape.name}, {requests} requests at once of {trace.name if trace else 'a synthetic mix'}\n"

@@ -109,7 +109,7 @@ def simulate(
     )
     from tdpipe.simulation.figures import figures_of
     from tdpipe.simulation.length_knowledge import parse_knowledge
-    from tdpipe.simulation.trace import read_trace, sample
+    from tdpipe.simulation.trace import read_trace, sample, sample_size
     from tdpipe.simulation.workload import make_jobs
 
     check_output(json_file, "--json")
@@ -128,7 +128,7 @@ def simulate(
     rows = read_trace(trace, longest_prompt)
     if arrivals and not any(row.arrival for row in rows):
         raise SettingsError("--arrivals", "the trace tells none", "leave it out")
-    requests = min(_REQUESTS, len(rows)) if requests is None else requests
+    requests = sample_size(rows, requests, _REQUESTS)
     drawn = sample(rows, requests, seed, arrivals=arrivals)
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed, max_tokens)
     option, more = scarce_room("--hardware", kv_capacity)

@@ -67,7 +67,7 @@ def _mean_batch(view: View, ready: IntArray, share: int) -> int:
     reads = view.context_of(ready).cumsum(dtype=np.int32)
     times = np.maximum.accumulate(view.cost.step_seconds(ours, reads))
     of_each = view.context / view.decoding
-    if view.cost.ascends:
+    if view.cost.ascends:  # the longest is the largest, and one lookup finds it
         target = view.cost.step_time(share, share * of_each)
     else:
         mean = np.asarray(counts[:share] * of_each, dtype=np.float64)

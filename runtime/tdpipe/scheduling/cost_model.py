@@ -50,8 +50,9 @@ class StageCost:
 
     @property
     def ascends(self) -> bool:
-        """Whether no step takes less time than one of fewer tokens."""
-        return self.per_sampled >= 0.0 and bool((np.diff(self.table_seconds) >= 0.0).all())
+        """Whether more tokens never take less time, if no fewer are sampled and no less KV is read."""
+        prices = min(self.per_context, self.per_sampled)
+        return prices >= 0.0 and bool((np.diff(self.table_seconds) >= 0.0).all())
 
     def never_faster(self, other: StageCost) -> bool:
         """Whether every step takes at least as long as on `other`."""
@@ -59,7 +60,6 @@ class StageCost:
             return False
         # Both are straight between these points; beyond, each grows from 0 through the last one.
         points = np.union1d(self.table_tokens, other.table_tokens).astype(np.float64)
-        points = np.append(points, 2.0 * points[-1])
         nothing = np.zeros_like(points)
         return bool((self.seconds(points, nothing) >= other.seconds(points, nothing)).all())
 
@@ -97,12 +97,12 @@ class CostModel:
         self._deciding = _ever_slowest(stages)
         slow = [stages[each] for each in self._deciding]
         self._by_stage = [s.seconds(known, np.zeros_like(known)) for s in stages]
-        self._dense = np.stack([s.seconds(known, np.zeros_like(known)) for s in slow])
+        self._dense = np.stack([self._by_stage[each] for each in self._deciding])
         self._per_context = np.array([[s.per_context] for s in slow])
         self._per_sampled = np.array([[s.per_sampled] for s in slow])
         self._dense_sampled = self._dense + self._per_sampled * known
         self.ascends = all(each.ascends for each in slow)
-        """Whether no step takes less time than a smaller one."""
+        """Whether more tokens never take less time, if no fewer are sampled and no less KV is read."""
 
     def step_seconds(
         self,

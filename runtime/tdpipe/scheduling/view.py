@@ -32,7 +32,11 @@ class StateView:
         self.renew(0.0)
 
     def renew(self, now: float) -> None:
-        """Look at the state again; policies ask several times a step for what is counted here."""
+        """Look at the state again.
+
+        Policies ask several times a step for what is counted: `decoding`, `context`, `running_left` and `partial` stay
+        as they are until the next call.
+        """
         self.now = now
         self.decoding = int(np.count_nonzero(self._state.slots.decoding))
         self._context = -1
@@ -98,8 +102,8 @@ class StateView:
         mask &= slots.decoding
         mask &= slots.length < slots.limit
         found: IntArray = mask.nonzero()[0].astype(np.int32)
-        longest_first: IntArray = found[slots.turn[found].argsort()]
-        return longest_first
+        by_turn: IntArray = found[slots.turn[found].argsort()]
+        return by_turn
 
     def by_arrival(self, slots: IntArray) -> IntArray:
         return slots[np.argsort(self._state.slots.number[slots])]

@@ -140,6 +140,7 @@ def _split(contestant: Contestant, scenario: Scenario) -> _Split:
     cost, tokens, latencies = scenario.pipeline, scenario.pipeline_kv_tokens, scenario.latencies
     if contestant.tensor_parallel:
         if scenario.tensor_parallel is None:
+            assert scenario.no_tensor_parallel is not None
             problem, remedy = scenario.no_tensor_parallel
             raise SettingsError("--policy", f"{contestant.name}: {problem}", remedy)
         cost, tokens = scenario.tensor_parallel, scenario.tensor_parallel_kv_tokens

@@ -46,8 +46,8 @@ class Scenario:
     latencies: Latencies
     used: tuple[str, ...]
     """What the figures rest on, a line each."""
-    no_tensor_parallel: tuple[str, str] = ("", "")
-    """Why there is none, and what to do about it."""
+    no_tensor_parallel: tuple[str, str] | None = None
+    """Where it is not there: why, and what to do about it."""
     control: ControlOnStage | None = None
     """Of a pipeline whose stage 0 schedules, too; None where the controller is apart."""
 
@@ -96,7 +96,7 @@ def make_scenario(
         used.append(f"stage times of {profile.name}, divided evenly among the stages")
     pipeline_kv = kv_tokens or kv_capacity_tokens(hardware, shape, stages, option=option)
     room = f"KV cache of {pipeline_kv} tokens in stages"
-    tensor_parallel, tensor_kv = None, 0
+    tensor_parallel, tensor_kv, missing = None, 0, None
     if divides_heads(shape, stages):
         tensor_kv = kv_tokens or tensor_parallel_kv_tokens(hardware, shape, stages, option=option)
         room += f", {tensor_kv} with tensor parallelism"
@@ -109,9 +109,12 @@ def make_scenario(
             per_context=per_token / bandwidth,
             kv_heads=shape.kv_heads,
         )
+    else:
+        heads = f"{shape.heads} heads and {shape.kv_heads} KV heads"
+        uneven = f"{stages} GPUs do not share {heads} evenly"
+        room += f"; no tensor parallelism, since {uneven}"
+        missing = (uneven, "leave it out, or give another number of GPUs")
     used.append(room)
-    heads = f"{shape.heads} heads and {shape.kv_heads} KV heads"
-    uneven = f"{stages} GPUs do not share {heads} evenly"
     latencies = Latencies(
         step=_CONTROL_LATENCY,
         activations=hardware.peer_latency,
@@ -128,5 +131,5 @@ def make_scenario(
         tensor_kv,
         latencies,
         tuple(used),
-        (uneven, "leave it out, or give another number of GPUs"),
+        missing,
     )

@@ -94,6 +94,11 @@ def synthetic_trace(seed: int = 0) -> list[TraceRow]:
     return [TraceRow(*lengths, 0.0) for lengths in zip(prompts, outputs, strict=True)]
 
 
+def sample_size(rows: list[TraceRow], asked: int | None, usual: int) -> int:
+    """Requests to draw: those asked for, else the usual number, or all of a shorter trace."""
+    return min(usual, len(rows)) if asked is None else asked
+
+
 def sample(rows: list[TraceRow], count: int, seed: int, *, arrivals: bool) -> list[TraceRow]:
     """`count` rows: with `arrivals` a stretch of the trace from a random start, else drawn without replacement, at 0 s.
 

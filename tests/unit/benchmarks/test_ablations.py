@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from benchmarks import ablations
 from benchmarks.ablated import (
+    a_free_block,
     as_they_come,
     by_count,
     by_count_and_arrival,
+    free_now,
     free_share,
     own_members,
     used_now,
@@ -89,6 +91,21 @@ def test_a_threshold_switches_at_so_much_free_kv() -> None:
     view: Any = Blocks(20)
     assert free_share(view, [], 0.0, share=0.2)
     assert not free_share(view, [], 0.0, share=0.21)
+
+
+def test_who_expects_no_growth_admits_into_every_free_block() -> None:
+    @dataclass
+    class Blocks:
+        free_blocks: int
+        block_size: int = 16
+        changes: int = 0
+        decoding: int = 9
+
+    view: Any = Blocks(3)
+    assert free_now(view).spare == 48
+    assert a_free_block(view)
+    view.free_blocks = 0
+    assert not a_free_block(view)
 
 
 def test_every_row_has_a_name_of_its_own_and_the_policy_that_it_tells() -> None:

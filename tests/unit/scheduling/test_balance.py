@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 from tdpipe.scheduling.balance import next_decode_batch
 from tdpipe.scheduling.cost_model import CostModel, StageCost
@@ -64,6 +65,18 @@ def test_long_contexts_make_a_batch_smaller() -> None:
 def test_short_contexts_make_a_batch_larger() -> None:
     short_first = [10] * 8 + [100] * 4
     assert len(batch(short_first, stages=2, per_context=0.1)) > 6
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_ascending_table_s_mean_is_found_as_any_other_s_is(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    points = np.array([1, 3, 4, 9, 20, 40], dtype=np.int32)
+    table = StageCost(points, np.sort(draw.uniform(1.0, 3.0, 6)), 0.001)
+    view: Any = Decoding(draw.integers(1, 500, 60).tolist(), 3, CostModel((table,)))
+    assert view.cost.ascends
+    found = next_decode_batch(view).tolist()
+    view.cost.ascends = False
+    assert found == next_decode_batch(view).tolist()
 
 
 def test_a_batch_is_not_halved_where_more_rows_were_measured_to_be_faster() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdpipe.scheduling.cost_model import CostModel, StageCost, kv_reads
+from tdpipe.scheduling.cost_model import CostModel, MixingCost, StageCost, kv_reads
 from tests.support.step_driver import row_step
 
 
@@ -45,8 +45,14 @@ def test_no_stage_that_may_be_the_slowest_is_left_out(
     counts, contexts = np.array([tokens, 1]), np.array([context, 0])
     slowest = max(each.seconds(counts[:1], contexts[:1], counts[:1])[0] for each in stages)
     assert cost.step_seconds(counts, contexts)[0] == pytest.approx(slowest)
-    if tokens <= 4_096:
-        assert cost.step_time(tokens, context) == pytest.approx(slowest)
+    assert cost.step_time(tokens, context) == pytest.approx(slowest)
+    unsampled = max(each.seconds(counts[:1], contexts[:1])[0] for each in stages)
+    assert cost.step_time(tokens, context, 0) == pytest.approx(unsampled)
+    dear = CostModel(cost.stages, MixingCost(0.1, 2.0))
+    mixed = max(each.seconds(counts[:1], 2 * contexts[:1])[0] for each in stages) + 0.1
+    assert dear.step_seconds(counts, contexts, np.ones(2, dtype=np.bool_), np.zeros(2))[
+        0
+    ] == pytest.approx(mixed)
     times = cost.step_seconds(np.arange(1, tokens + 1), np.zeros(tokens))
     if cost.ascends:
         assert (np.diff(times) >= -1e-12).all()
@@ -76,6 +82,25 @@ def test_every_token_of_a_batch_is_sampled_unless_told_otherwise() -> None:
     assert cost.step_time(10, 0, 4) == pytest.approx(1.0 + 4e-3)
     step = row_step(0, [(0, 100, 1, True), (1, 0, 7, False), (2, 0, 2, True)])
     assert cost.stage_seconds(step) == (pytest.approx(1.0 + 2e-3),)
+
+
+@pytest.mark.parametrize(
+    ("rows", "mixed"),
+    [
+        ([(0, 100, 1, True), (1, 50, 1, True)], False),
+        ([(0, 100, 9, False)], False),
+        ([(0, 0, 1, False), (1, 0, 7, True)], False),  # a prompt's first token is no decode row
+        ([(0, 100, 1, True), (1, 0, 7, False)], True),
+    ],
+)
+def test_only_steps_with_decode_and_prefill_rows_pay_for_mixing(
+    rows: list[tuple[int, int, int, bool]], mixed: bool
+) -> None:
+    stages = (StageCost(np.array([1, 256], dtype=np.int32), np.ones(2), 1e-3),)
+    step = row_step(0, rows)
+    (pure,) = CostModel(stages).stage_seconds(step)
+    (dear,) = CostModel(stages, MixingCost(0.5, 2.0)).stage_seconds(step)
+    assert dear - pure == pytest.approx(0.5 + 100e-3 if mixed else 0.0)
 
 
 @pytest.mark.parametrize(

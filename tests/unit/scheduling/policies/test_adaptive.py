@@ -143,6 +143,7 @@ def test_phases_begin_with_the_prompt_that_mixing_has_begun() -> None:
         assert isinstance(step, Step)
         tokens = np.full(int(step.sample.sum()), 9, dtype=np.int32)
         scheduler.on_result(step.id, tokens, (), 0.0)
+        view.renew(0.0)
     begun = view.partial()
     view.cost = staircase(128, MixingCost(0.5))
     scheduler.add(Request("late", (3,), 1, LengthDistribution((1,))), 0.0)
