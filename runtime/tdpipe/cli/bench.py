@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tdpipe.cli.output_file import check_output
+from tdpipe.cli.output_file import check_output, write_output
+from tdpipe.cli.scenario_choice import MOST_KV_TOKENS
 from tdpipe.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -83,7 +84,10 @@ def bench(
         typer.Option(min=1.0, help="GB/s at which a GPU reads KV.", show_default=False),
     ] = None,
     kv_capacity: Annotated[
-        int | None, typer.Option(min=1, help="Tokens that the KV cache holds.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1, max=MOST_KV_TOKENS, help="Tokens that the KV cache holds.", show_default=False
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
     json_file: Annotated[
@@ -133,7 +137,7 @@ def bench(
     typer.echo(report(compared))
     if json_file is not None:
         figures = asdict(compared) | {"loss": compared.loss, "deviation": compared.deviation}
-        json_file.write_text(json.dumps(figures, indent=2) + "\n")
+        write_output(json_file, json.dumps(figures, indent=2) + "\n", "--json")
 
 
 def report(compared: PacedComparison) -> str:

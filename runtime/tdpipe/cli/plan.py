@@ -57,7 +57,7 @@ def plan(
     from tdpipe.simulation.workload import make_jobs
 
     shape = load_shape(model)
-    kinds = parse_kinds(hardware)
+    kinds, numbers = parse_kinds(hardware), _numbers(gpus)
     rows = read_trace(trace, longest_prompt)
     requests = sample_size(rows, requests, _REQUESTS)
     jobs = make_jobs(sample(rows, requests, seed, arrivals=False), rows, "classifier", seed)
@@ -69,7 +69,7 @@ def plan(
         f"{'GPUs':<18} {'policy':<10} {'out tok/s':>9} {'per GPU':>8} {'bubble':>7} {'KV peak':>7}"
     )
     found = []
-    for each in options(kinds, _numbers(gpus), shape, find_contestants(policy), jobs):
+    for each in options(kinds, numbers, shape, find_contestants(policy), jobs):
         found.append(each)
         node = f"{each.gpus} x {each.hardware.name}"
         if each.figures is None:
@@ -101,5 +101,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     except ValueError:
         numbers = (0,)
     if min(numbers) < 1:
-        raise SettingsError("--gpus", f"{text!r} is no list of numbers", "give such as 2,4,8")
-    return numbers
+        raise SettingsError(
+            "--gpus", f"{text!r} is no list of numbers from 1 on", "give such as 2,4,8"
+        )
+    return tuple(dict.fromkeys(numbers))

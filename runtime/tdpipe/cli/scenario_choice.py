@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tdpipe.simulation.scenario import Scenario
 
 _TABLE = ".csv"
+MOST_KV_TOKENS = 1_000_000_000
+"""Of a KV cache: a hundred times what the largest node holds."""
 
 
 def choose_scenario(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tdpipe.cli.output_file import check_output, check_picture
+from tdpipe.cli.output_file import check_output, check_picture, write_output
+from tdpipe.cli.scenario_choice import MOST_KV_TOKENS
 from tdpipe.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -79,7 +80,10 @@ def simulate(
         typer.Option(min=1.0, help="GB/s at which a GPU reads KV.", show_default=False),
     ] = None,
     kv_capacity: Annotated[
-        int | None, typer.Option(min=1, help="Tokens that the KV cache holds.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1, max=MOST_KV_TOKENS, help="Tokens that the KV cache holds.", show_default=False
+        ),
     ] = None,
     max_tokens: Annotated[
         int | None,
@@ -107,7 +111,7 @@ def simulate(
         compete,
         find_contestants,
     )
-    from tdpipe.simulation.figures import figures_of
+    from tdpipe.simulation.figures import FULL, figures_of
     from tdpipe.simulation.length_knowledge import parse_knowledge
     from tdpipe.simulation.trace import read_trace, sample, sample_size
     from tdpipe.simulation.workload import make_jobs
@@ -123,18 +127,22 @@ def simulate(
         kv_capacity=kv_capacity,
     )
     contestants = find_contestants(policy, tensor_parallel=scenario.tensor_parallel is not None)
+    for each in contestants:
+        check_picture(_picture_of(picture, each.name), "--picture")
     if budget is not None:
         check_budget(contestants)
     rows = read_trace(trace, longest_prompt)
     if arrivals and not any(row.arrival for row in rows):
-        raise SettingsError("--arrivals", "the trace tells none", "leave it out")
+        problem = "all of the trace's requests come at once, or it has no column TIMESTAMP"
+        raise SettingsError("--arrivals", problem, "leave it out")
     requests = sample_size(rows, requests, _REQUESTS)
     drawn = sample(rows, requests, seed, arrivals=arrivals)
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed, max_tokens)
     option, more = scarce_room("--hardware", kv_capacity)
-    shorter = "--longest-prompt" if max_tokens is None else "--max-tokens or --longest-prompt"
+    lower = "--longest-prompt" if max_tokens is None else "--max-tokens or --longest-prompt"
+    remedy = f"{more}, lower {lower}, or leave so long outputs out of the trace"
     for each in contestants:
-        check_room(each, scenario, jobs, option, f"{more}, or lower {shorter}")
+        check_room(each, scenario, jobs, option, remedy)
     typer.echo(
         f"{scenario.name}, {requests} requests of {trace.name if trace else 'a synthetic mix'}"
     )
@@ -148,13 +156,24 @@ def simulate(
         record, timeline = compete(contestant, scenario, jobs, keep_timeline=picture is not None)
         results.append(figures_of(contestant.name, record))
         typer.echo(_row(results[-1]))
-        if picture is not None:
+        if (path := _picture_of(picture, contestant.name)) is not None:
             from tdpipe.simulation.picture import draw_run
 
-            path = picture.with_stem(f"{picture.stem}-{contestant.name}")
             draw_run(path, f"{contestant.name}: {scenario.name}", record, timeline)
+    if max(each.kv_peak for each in results) < FULL:
+        typer.echo(_UNFILLED)
     if json_file is not None:
-        json_file.write_text(json.dumps([asdict(each) for each in results], indent=2) + "\n")
+        write_output(
+            json_file, json.dumps([asdict(each) for each in results], indent=2) + "\n", "--json"
+        )
+
+
+_UNFILLED = "\nThe requests never filled the KV cache: with more --requests policies make more and compare otherwise."
+
+
+def _picture_of(picture: Path | None, policy: str) -> Path | None:
+    """Where a policy's picture goes."""
+    return None if picture is None else picture.with_stem(f"{picture.stem}-{policy}")
 
 
 _HEADER = (

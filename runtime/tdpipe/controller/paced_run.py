@@ -253,7 +253,11 @@ class _Measurement:
                 raise error
         if not unfinished:
             problem = f"all {len(tasks)} had ended before the run was over"
-            raise SettingsError("--requests", problem, "ask for more, or for fewer --seconds")
+            raise SettingsError(
+                "--requests",
+                problem,
+                "ask for more, or for a shorter --ramp or --seconds",
+            )
 
     async def _serve(self, number: int) -> None:
         job, times = self._jobs[number], self._times[number]

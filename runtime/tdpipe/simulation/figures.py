@@ -16,6 +16,10 @@ _STEADY = (0.25, 0.6)
 """Of all output tokens, those between which a run counts as steady: behind the ramp, before the end's order."""
 
 
+FULL = 0.9
+"""Of the KV cache: what a run reaches that has more requests than fit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part of a run."""

@@ -128,6 +128,8 @@ def load_shape(model: str) -> ModelShape:
     except (OSError, ValueError) as error:
         problem = f"{file} cannot be read: {error}"
         raise SettingsError("--model", problem, "give a checkpoint's directory") from error
+    if not isinstance(config, dict):
+        raise SettingsError("--model", f"{file} is no object", "give a checkpoint's directory")
     return shape_of_config(config, directory.resolve().name)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tdpipe.core.errors import SettingsError
 from tdpipe.simulation.contestant import check_room, compete
-from tdpipe.simulation.figures import figures_of
+from tdpipe.simulation.figures import FULL, figures_of
 from tdpipe.simulation.scenario import make_scenario
 
 if TYPE_CHECKING:
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from tdpipe.simulation.model_shape import ModelShape
     from tdpipe.simulation.workload import Job
 
-_FULL = 0.9
-"""Of the KV cache: what a run reaches that has more requests than fit."""
-_MORE_ROOM = "give more, or lower --longest-prompt"
+_MORE_ROOM = "give more, lower --longest-prompt, or leave so long outputs out of the trace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class Option:
     @property
     def filled(self) -> bool:
         """Whether the requests filled the KV cache at any time."""
-        return self.figures is not None and self.figures.kv_peak >= _FULL
+        return self.figures is not None and self.figures.kv_peak >= FULL
 
 
 def options(

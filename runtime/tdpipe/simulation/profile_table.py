@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _TOKENS, _MILLISECONDS = "Total Length", "Execute Time"
 
 
+_MOST_TOKENS = 2**31 - 1
+"""Of a batch; no device comes near, and the tables of the cost model count up to there."""
+
+
 class TimeTable(NamedTuple):
     """Times of a whole model on one GPU."""
 
@@ -46,7 +50,9 @@ def read_time_table(path: Path, option: str) -> TimeTable:
         with path.open(newline="", encoding="utf-8") as file:
             # Some profilers write a blank after the comma.
             rows = list(csv.reader(file, skipinitialspace=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise SettingsError(option, f"{path}: {error.strerror}", "give a CSV file") from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise SettingsError(option, f"{path} cannot be read: {error}", "give a CSV file") from error
     header = [name.strip() for name in rows[0]] if rows else []
     for name in (_TOKENS, _MILLISECONDS):
@@ -64,9 +70,11 @@ def read_time_table(path: Path, option: str) -> TimeTable:
         except (IndexError, ValueError) as error:
             problem = f"line {line} of {path} is {','.join(row)!r}"
             raise SettingsError(option, problem, "give tokens and milliseconds") from error
-        if count <= (tokens[-1] if tokens else 0) or not 0 < milliseconds < math.inf:
+        remedy = f"let tokens ascend from 1 to at most {_MOST_TOKENS}, and times be above 0"
+        ascends = (tokens[-1] if tokens else 0) < count <= _MOST_TOKENS
+        if not ascends or not 0 < milliseconds < math.inf:
             problem = f"line {line} of {path} has {count} tokens and {milliseconds} ms"
-            raise SettingsError(option, problem, "let tokens ascend from 1, and times be above 0")
+            raise SettingsError(option, problem, remedy)
         tokens.append(count)
         seconds.append(milliseconds / 1e3)
     if not tokens:

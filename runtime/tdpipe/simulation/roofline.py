@@ -183,7 +183,7 @@ def kv_room(
     usable = hardware.memory_bytes * utilisation - RESERVED_BYTES
     if weights >= usable:
         problem = (
-            f"{weights / 2**30:.1f} GiB of {shape.name}'s weights are on a {hardware.name} that has "
+            f"{weights / 2**30:.1f} GiB of {shape.name}'s weights are on one {hardware.name}, which has "
             f"{max(usable, 0) / 2**30:.1f} GiB for weights and KV cache"
         )
         raise SettingsError(option, problem, "use more GPUs, or larger ones")

@@ -63,7 +63,9 @@ def _read(path: Path) -> list[TraceRow]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
-            columns = reader.fieldnames or ()
+            columns = reader.fieldnames
+            if columns is None:
+                raise SettingsError("--trace", f"{path} is empty", "give one with requests")
             names = next(
                 (each for each in (_LENGTHS, _ARRIVALS) if set(each) <= set(columns)), None
             )
@@ -106,7 +108,7 @@ def sample(rows: list[TraceRow], count: int, seed: int, *, arrivals: bool) -> li
         SettingsError: there are fewer.
     """
     if count > len(rows):
-        problem = f"{count} wanted, the trace has {len(rows)} rows"
+        problem = f"{count} wanted, the trace has {len(rows)} that are neither empty nor left out"
         raise SettingsError("--requests", problem, "ask for fewer")
     random = np.random.default_rng(seed)
     if not arrivals:
@@ -119,10 +121,10 @@ def sample(rows: list[TraceRow], count: int, seed: int, *, arrivals: bool) -> li
     return [TraceRow(row.prompt_tokens, row.output_tokens, row.arrival - first) for row in stretch]
 
 
-def _tokens(text: str) -> int:
-    if (tokens := int(text)) < 0:
-        raise ValueError(f"{tokens} tokens")
-    return tokens
+def _tokens(text: str | None) -> int:
+    if text is None or not text.strip().isdecimal():
+        raise ValueError(f"{text or 'nothing'!r} where a number of tokens should be")
+    return int(text)
 
 
 def _seconds(timestamp: str | None) -> float:

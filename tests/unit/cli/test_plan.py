@@ -61,7 +61,7 @@ def test_a_node_that_cannot_run_has_a_row_that_says_why() -> None:
 @pytest.mark.parametrize(
     ("model", "gpus", "says"),
     [
-        ("llama-2-70b", "1", "GiB of llama-2-70b's weights are on a L20 that has"),
+        ("llama-2-70b", "1", "GiB of llama-2-70b's weights are on one L20, which has"),
         ("llama-2-13b", "41", "--gpus: 41 GPUs cannot share the 40 layers of llama-2-13b"),
     ],
 )
@@ -82,7 +82,7 @@ def test_requests_that_no_kv_cache_holds_are_a_reason(
     trace.write_text("num_prefill_tokens,num_decode_tokens\n" + "900000,9\n" * 5)
     rows, _ = failure(["--hardware", "L20", "--gpus", "2", "--trace", str(trace)], capsys)
     assert "--gpus: a request needs up to 900009 tokens of KV cache, which holds" in rows
-    assert "give more, or lower --longest-prompt" in rows
+    assert "give more, lower --longest-prompt, or leave so long outputs out" in rows
 
 
 def test_a_number_beside_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,3 +98,14 @@ def test_a_policy_that_a_node_cannot_run_leaves_the_others() -> None:
     refused, ran = (line for line in plan("llama-2-13b", *node).splitlines() if "3 x L20  " in line)
     assert "tp-hybrid: 3 GPUs do not share 40 heads" in refused
     assert ran.split()[3] == "hybrid"
+
+
+def test_a_kind_or_number_given_twice_is_compared_once() -> None:
+    text = plan("llama-3.1-8b", "--hardware", "L20,l20", "--gpus", "2,2")
+    assert text.count("2 x L20            hybrid") == 1
+
+
+def test_no_gpu_is_no_number_of_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    printed, text = failure(["--gpus", "3,0"], capsys)
+    assert printed == ""
+    assert "--gpus: '3,0' is no list of numbers from 1 on; give such as 2,4,8" in text

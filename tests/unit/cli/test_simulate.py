@@ -131,4 +131,36 @@ def test_outputs_of_one_token_have_no_time_per_token(tmp_path: Path) -> None:
     file.write_text("num_prefill_tokens,num_decode_tokens\n" + "100,1\n" * 5)
     (row,) = rows(file, "--policy", "hybrid")
     assert row["tpot"] == []
-    assert simulate(file, "--policy", "hybrid").rstrip().endswith(" none")
+    assert " none\n" in simulate(file, "--policy", "hybrid")
+
+
+def test_a_picture_s_own_name_is_looked_at_before_the_run(
+    trace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace.with_name("run-hybrid.png").mkdir()
+    picture = ("--policy", "hybrid", "--picture", str(trace.with_name("run.png")))
+    text = failure(["--trace", str(trace), *picture], capsys)
+    assert "--picture: " in text
+    assert "run-hybrid.png is a directory" in text
+
+
+def test_runs_that_never_fill_the_kv_cache_say_so(trace: Path) -> None:
+    note = "never filled the KV cache"
+    assert note in simulate(trace, "--policy", "hybrid")
+    assert note not in simulate(trace, "--policy", "hybrid", "--kv-capacity", "2000")
+
+
+def test_requests_that_come_at_once_have_no_arrivals(
+    trace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace.write_text(TRACE.replace("00:01:00", "00:00:00").split("2024-05-10 00:02")[0])
+    text = failure(["--trace", str(trace), "--requests", "2", "--arrivals"], capsys)
+    assert "--arrivals: all of the trace's requests come at once, or it has no column" in text
+
+
+def test_a_disk_that_is_full_is_an_error_of_its_option(
+    trace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = ("--policy", "hybrid", "--json", "/dev/full")
+    text = failure(["--trace", str(trace), *full], capsys)
+    assert "--json: /dev/full: No space left on device; name another file" in text

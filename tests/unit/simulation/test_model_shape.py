@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tdpipe.core.errors import SettingsError
-from tdpipe.simulation.model_shape import KNOWN, find_shape, shape_of_config
+from tdpipe.simulation.model_shape import KNOWN, find_shape, load_shape, shape_of_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 QWEN_32B: dict[str, Any] = {
     "hidden_size": 5120,
@@ -95,3 +98,10 @@ def test_a_config_without_a_size_is_refused_by_the_name_of_what_it_lacks(
 def test_a_model_of_experts_is_refused() -> None:
     with pytest.raises(SettingsError, match="num_local_experts"):
         shape_of_config(QWEN_32B | {"num_local_experts": 8}, "m")
+
+
+@pytest.mark.parametrize("content", ["[1]", "null", "7"])
+def test_a_config_that_is_no_object_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(SettingsError, match=r"--model: .*config\.json is no object"):
+        load_shape(str(tmp_path))

@@ -71,8 +71,14 @@ def test_a_bound_that_leaves_no_prompt_is_refused(tmp_path: Path, given: bool) -
     [
         ("a,b\n1,2\n", "other columns"),
         ("num_prefill_tokens,num_decode_tokens\n1,x\n", "line 2"),
-        ("num_prefill_tokens,num_decode_tokens\n1,1\n-3,1\n", "line 3: -3 tokens"),
+        (
+            "num_prefill_tokens,num_decode_tokens\n1,1\n-3,1\n",
+            "line 3: '-3' where a number of tokens",
+        ),
         ("num_prefill_tokens,num_decode_tokens\n", "no request"),
+        ("num_prefill_tokens,num_decode_tokens\n7\n", "line 2: 'nothing' where a number"),
+        ("num_prefill_tokens,num_decode_tokens\n7,10.5\n", "line 2: '10.5' where a number"),
+        ("", "is empty"),
         (ARRIVALS.replace("2023-11-16 18:15:50.9306", "yesterday"), "line 3"),
         (f"num_prefill_tokens,num_decode_tokens\n{'1' * 200_000},1\n", "field limit"),
     ],
