@@ -253,11 +253,8 @@ class _Measurement:
                 raise error
         if not unfinished:
             problem = f"all {len(tasks)} had ended before the run was over"
-            raise SettingsError(
-                "--requests",
-                problem,
-                "ask for more, or for a shorter --ramp or --seconds",
-            )
+            remedy = "ask for more, or for a shorter --ramp or --seconds"
+            raise SettingsError("--requests", problem, remedy)
 
     async def _serve(self, number: int) -> None:
         job, times = self._jobs[number], self._times[number]

@@ -95,7 +95,7 @@ class CostModel:
         # Policies ask for hundreds of batch sizes a step: look these up instead of interpolating.
         known = np.arange(_DENSE + 1, dtype=np.float64)
         self._deciding = _ever_slowest(stages)
-        slow = [stages[each] for each in self._deciding]
+        slow = self._deciding.values()
         self._by_stage = [s.seconds(known, np.zeros_like(known)) for s in stages]
         self._dense = np.stack([self._by_stage[each] for each in self._deciding])
         self._per_context = np.array([[s.per_context] for s in slow])
@@ -148,10 +148,8 @@ class CostModel:
         """Seconds of the slowest stage for one batch of one kind; without `sampled` every token is, as in decode."""
         sampled = tokens if sampled is None else sampled
         return max(
-            self._table(each, tokens)
-            + self.stages[each].per_context * context
-            + self.stages[each].per_sampled * sampled
-            for each in self._deciding
+            self._table(stage, tokens) + cost.per_context * context + cost.per_sampled * sampled
+            for stage, cost in self._deciding.items()
         )
 
     def _tables(self, tokens: IntArray, sampled: IntArray | FloatArray | None) -> FloatArray:
@@ -163,8 +161,9 @@ class CostModel:
         except IndexError:  # over `_DENSE`
             counts = tokens.astype(np.float64)
             many = counts if sampled is None else sampled
-            slow = [self.stages[each] for each in self._deciding]
-            return np.stack([s.seconds(counts, np.zeros_like(counts), many) for s in slow])
+            return np.stack(
+                [s.seconds(counts, np.zeros_like(counts), many) for s in self._deciding.values()]
+            )
         return table
 
     def _table(self, stage: int, tokens: int) -> float:
@@ -173,13 +172,13 @@ class CostModel:
         return float(self.stages[stage].seconds(np.array([tokens]), np.zeros(1))[0])
 
 
-def _ever_slowest(stages: tuple[StageCost, ...]) -> list[int]:
-    """Numbers of the stages, but for those that another one is never faster than: one of these decides each step."""
-    kept: list[int] = []
+def _ever_slowest(stages: tuple[StageCost, ...]) -> dict[int, StageCost]:
+    """The stages by number, but for those that another one is never faster than: one of these decides each step."""
+    kept: dict[int, StageCost] = {}
     for number, each in enumerate(stages):
-        if not any(stages[other].never_faster(each) for other in kept):
-            kept = [other for other in kept if not each.never_faster(stages[other])]
-            kept.append(number)
+        if not any(other.never_faster(each) for other in kept.values()):
+            kept = {at: other for at, other in kept.items() if not each.never_faster(other)}
+            kept[number] = each
     return kept
 
 

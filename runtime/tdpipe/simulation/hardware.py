@@ -155,8 +155,7 @@ def parse_kinds(text: str) -> tuple[Hardware, ...]:
         if _COUNTED.fullmatch(name):
             problem = f"{name!r} has a number of GPUs, where kinds are compared"
             raise SettingsError("--hardware", problem, "give numbers as --gpus")
-    found = {each.name: each for each in (_find(name, "--hardware") for name in names)}
-    return tuple(found.values())
+    return tuple(dict.fromkeys(_find(name, "--hardware") for name in names))
 
 
 def _find(name: str, option: str, form: str = "") -> Hardware:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from tdpipe.core.step import FloatArray, IntArray
 
 _TOKENS, _MILLISECONDS = "Total Length", "Execute Time"
-
-
 _MOST_TOKENS = 2**31 - 1
 """Of a batch; no device comes near, and the tables of the cost model count up to there."""
 
@@ -70,10 +68,10 @@ def read_time_table(path: Path, option: str) -> TimeTable:
         except (IndexError, ValueError) as error:
             problem = f"line {line} of {path} is {','.join(row)!r}"
             raise SettingsError(option, problem, "give tokens and milliseconds") from error
-        remedy = f"let tokens ascend from 1 to at most {_MOST_TOKENS}, and times be above 0"
         ascends = (tokens[-1] if tokens else 0) < count <= _MOST_TOKENS
         if not ascends or not 0 < milliseconds < math.inf:
             problem = f"line {line} of {path} has {count} tokens and {milliseconds} ms"
+            remedy = f"let tokens ascend from 1 to at most {_MOST_TOKENS}, and times be above 0"
             raise SettingsError(option, problem, remedy)
         tokens.append(count)
         seconds.append(milliseconds / 1e3)

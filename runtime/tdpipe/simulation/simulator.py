@@ -128,9 +128,10 @@ class Simulator:
     def _book(self, now: float) -> None:
         _, step, tokens, seconds = self._results.popleft()
         emission = self._scheduler.on_result(step.id, tokens, seconds, now)
-        for name in self._unanswered.intersection(emission.request_ids):
+        answered = self._unanswered.intersection(emission.request_ids)
+        for name in answered:
             self._times[int(name)].first = now
-        self._unanswered.difference_update(emission.request_ids)
+        self._unanswered -= answered
         for name in emission.finished:
             self._times[int(name)].end = now
         state = self._scheduler.state
