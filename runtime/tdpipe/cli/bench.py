@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tdpipe.cli.output_file import check_output, write_output
-from tdpipe.cli.scenario_choice import MOST_KV_TOKENS
+from tdpipe.cli.scenario_choice import KVBandwidth, KVCapacity
 from tdpipe.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def bench(
     policy: Annotated[str, typer.Option(help="Policy of the scheduler.")] = "adaptive",
     requests: Annotated[
         int | None,
-        typer.Option(min=1, help="Requests, all at once; else 2000, or all of a shorter trace."),
+        typer.Option(
+            min=1, help=f"Requests, all at once; else {_REQUESTS}, or all of a shorter trace."
+        ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=1.0, help="Of the steady state.")] = 60.0,
     ramp: Annotated[float, typer.Option(min=0.0, help="Seconds before it.")] = 30.0,
@@ -79,16 +81,8 @@ def bench(
             metavar="FILE",
         ),
     ] = None,
-    kv_bandwidth: Annotated[
-        float | None,
-        typer.Option(min=1.0, help="GB/s at which a GPU reads KV.", show_default=False),
-    ] = None,
-    kv_capacity: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=MOST_KV_TOKENS, help="Tokens that the KV cache holds.", show_default=False
-        ),
-    ] = None,
+    kv_bandwidth: KVBandwidth = None,
+    kv_capacity: KVCapacity = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all figures here, too.", metavar="FILE")
@@ -124,7 +118,7 @@ def bench(
     drawn = sample(rows, requests, seed, arrivals=False)
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed)
     option, more = scarce_room("--paced", kv_capacity)
-    check_room(contestant, scenario, jobs, option, f"{more}, or lower --longest-prompt")
+    check_room(contestant, scenario, jobs, option, more)
     plan = PacedPlan(
         scenario.pipeline, scenario.pipeline_kv_tokens, scenario.latencies, settings, jobs
     )
@@ -137,7 +131,7 @@ def bench(
     typer.echo(report(compared))
     if json_file is not None:
         figures = asdict(compared) | {"loss": compared.loss, "deviation": compared.deviation}
-        write_output(json_file, json.dumps(figures, indent=2) + "\n", "--json")
+        write_output(json_file, f"{json.dumps(figures, indent=2)}\n".encode(), "--json")
 
 
 def report(compared: PacedComparison) -> str:

@@ -26,14 +26,14 @@ def check_picture(file: Path | None, option: str) -> None:
         raise SettingsError(option, problem, f"end it with one of {', '.join(_PICTURES)}")
 
 
-def write_output(file: Path, text: str, option: str) -> None:
+def write_output(file: Path, content: bytes, option: str) -> None:
     """Write what was found; the file was checked before.
 
     Raises:
         SettingsError: the disk is full, say.
     """
     try:
-        file.write_text(text)
+        file.write_bytes(content)
     except OSError as error:
         raise SettingsError(option, f"{file}: {error.strerror}", "name another file") from error
 

@@ -40,7 +40,7 @@ def plan(
     ] = "adaptive,hybrid,temporal",
     requests: Annotated[
         int | None,
-        typer.Option(min=1, help="Requests to draw; else 500, or all of a shorter trace."),
+        typer.Option(min=1, help=f"Requests to draw; else {_REQUESTS}, or all of a shorter trace."),
     ] = None,
     longest_prompt: Annotated[
         int | None, typer.Option(min=1, help="Leave longer prompts out.", show_default=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from tdpipe.core.errors import SettingsError
 
@@ -12,8 +14,18 @@ if TYPE_CHECKING:
     from tdpipe.simulation.scenario import Scenario
 
 _TABLE = ".csv"
-MOST_KV_TOKENS = 1_000_000_000
+_MOST_KV_TOKENS = 1_000_000_000
 """Of a KV cache: a hundred times what the largest node holds."""
+
+KVBandwidth = Annotated[
+    float | None, typer.Option(min=1.0, help="GB/s at which a GPU reads KV.", show_default=False)
+]
+KVCapacity = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=_MOST_KV_TOKENS, help="Tokens that the KV cache holds.", show_default=False
+    ),
+]
 
 
 def choose_scenario(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tdpipe.cli.output_file import check_output, check_picture, write_output
-from tdpipe.cli.scenario_choice import MOST_KV_TOKENS
+from tdpipe.cli.scenario_choice import KVBandwidth, KVCapacity
 from tdpipe.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def simulate(
     policy: Annotated[str, typer.Option(help="Policies, or all.", metavar="NAME,...")] = "all",
     requests: Annotated[
         int | None,
-        typer.Option(min=1, help="Requests to draw; else 1000, or all of a shorter trace."),
+        typer.Option(min=1, help=f"Requests to draw; else {_REQUESTS}, or all of a shorter trace."),
     ] = None,
     arrivals: Annotated[
         bool, typer.Option("--arrivals", help="Keep the trace's times; else all come at once.")
@@ -75,16 +75,8 @@ def simulate(
             metavar="FILE",
         ),
     ] = None,
-    kv_bandwidth: Annotated[
-        float | None,
-        typer.Option(min=1.0, help="GB/s at which a GPU reads KV.", show_default=False),
-    ] = None,
-    kv_capacity: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=MOST_KV_TOKENS, help="Tokens that the KV cache holds.", show_default=False
-        ),
-    ] = None,
+    kv_bandwidth: KVBandwidth = None,
+    kv_capacity: KVCapacity = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
@@ -111,7 +103,7 @@ def simulate(
         compete,
         find_contestants,
     )
-    from tdpipe.simulation.figures import FULL, figures_of
+    from tdpipe.simulation.figures import figures_of
     from tdpipe.simulation.length_knowledge import parse_knowledge
     from tdpipe.simulation.trace import read_trace, sample, sample_size
     from tdpipe.simulation.workload import make_jobs
@@ -128,7 +120,7 @@ def simulate(
     )
     contestants = find_contestants(policy, tensor_parallel=scenario.tensor_parallel is not None)
     for each in contestants:
-        check_picture(_picture_of(picture, each.name), "--picture")
+        check_output(_picture_of(picture, each.name), "--picture")
     if budget is not None:
         check_budget(contestants)
     rows = read_trace(trace, longest_prompt)
@@ -140,9 +132,8 @@ def simulate(
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed, max_tokens)
     option, more = scarce_room("--hardware", kv_capacity)
     lower = "--longest-prompt" if max_tokens is None else "--max-tokens or --longest-prompt"
-    remedy = f"{more}, lower {lower}, or leave so long outputs out of the trace"
     for each in contestants:
-        check_room(each, scenario, jobs, option, remedy)
+        check_room(each, scenario, jobs, option, more, lower)
     typer.echo(
         f"{scenario.name}, {requests} requests of {trace.name if trace else 'a synthetic mix'}"
     )
@@ -160,12 +151,11 @@ def simulate(
             from tdpipe.simulation.picture import draw_run
 
             draw_run(path, f"{contestant.name}: {scenario.name}", record, timeline)
-    if max(each.kv_peak for each in results) < FULL:
+    if not any(each.filled for each in results):
         typer.echo(_UNFILLED)
     if json_file is not None:
-        write_output(
-            json_file, json.dumps([asdict(each) for each in results], indent=2) + "\n", "--json"
-        )
+        rows_found = json.dumps([asdict(each) for each in results], indent=2)
+        write_output(json_file, f"{rows_found}\n".encode(), "--json")
 
 
 _UNFILLED = "\nThe requests never filled the KV cache: with more --requests policies make more and compare otherwise."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tdpipe.cli.output_file import check_output
+from tdpipe.cli.output_file import check_output, write_output
 from tdpipe.core.errors import SettingsError, TDPipeError
 
 if TYPE_CHECKING:
@@ -58,11 +58,7 @@ def train_predictor(
             f"the predictor is hardly better than always the mean, so {output} is not written; "
             "give more rows, or with prompts that say more"
         )
-    try:
-        output.write_bytes(encode_model(verdict.candidate))
-    except OSError as error:
-        problem = f"{output}: {error.strerror}"
-        raise SettingsError("--output", problem, "name a file that can be written") from error
+    write_output(output, encode_model(verdict.candidate), "--output")
     typer.echo(f"\nwrote {output}; serve with it by predictor.path in the settings")
 
 

@@ -90,7 +90,12 @@ def make_contestant(name: str) -> Contestant:
 
 
 def check_room(
-    contestant: Contestant, scenario: Scenario, jobs: Sequence[Job], option: str, remedy: str
+    contestant: Contestant,
+    scenario: Scenario,
+    jobs: Sequence[Job],
+    option: str,
+    more: str,
+    lower: str = "--longest-prompt",
 ) -> None:
     """Refuse jobs of which one fits no KV cache, by a command's options: the scheduler tells a server's.
 
@@ -99,7 +104,8 @@ def check_room(
         scenario: it runs in.
         jobs: to be served.
         option: of the command, by which there would be more room.
-        remedy: what to do about it, with the command's options.
+        more: what to do with it for that.
+        lower: options of the command, by which requests would be shorter.
 
     Raises:
         SettingsError: one needs more than there is; it is tensor parallel, and the scenario has no such split.
@@ -108,6 +114,7 @@ def check_room(
     longest = _longest(jobs)
     if longest > room:
         problem = f"a request needs up to {longest} tokens of KV cache, which holds {room}"
+        remedy = f"{more}, lower {lower}, or leave so long outputs out of the trace"
         raise SettingsError(option, problem, remedy)
 
 

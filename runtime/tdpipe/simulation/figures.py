@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 _STEADY = (0.25, 0.6)
 """Of all output tokens, those between which a run counts as steady: behind the ramp, before the end's order."""
-
-
-FULL = 0.9
+_FULL = 0.9
 """Of the KV cache: what a run reaches that has more requests than fit."""
 
 
@@ -59,6 +57,11 @@ class Figures:
     """Time to first token: 50th, 90th and 99th percentile."""
     tpot: tuple[float, ...]
     """Time per output token after the first: the same percentiles; empty where no request has more than one."""
+
+    @property
+    def filled(self) -> bool:
+        """Whether the requests filled the KV cache at any time."""
+        return self.kv_peak >= _FULL
 
 
 def figures_of(policy: str, record: SimulationRecord) -> Figures:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tdpipe.core.errors import SettingsError
 from tdpipe.simulation.contestant import check_room, compete
-from tdpipe.simulation.figures import FULL, figures_of
+from tdpipe.simulation.figures import figures_of
 from tdpipe.simulation.scenario import make_scenario
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tdpipe.simulation.hardware import Hardware
     from tdpipe.simulation.model_shape import ModelShape
     from tdpipe.simulation.workload import Job
-
-_MORE_ROOM = "give more, lower --longest-prompt, or leave so long outputs out of the trace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class Option:
     @property
     def filled(self) -> bool:
         """Whether the requests filled the KV cache at any time."""
-        return self.figures is not None and self.figures.kv_peak >= FULL
+        return self.figures is not None and self.figures.filled
 
 
 def options(
@@ -68,7 +66,7 @@ def options(
                 continue
             for contestant in contestants:
                 try:
-                    check_room(contestant, scenario, jobs, "--gpus", _MORE_ROOM)
+                    check_room(contestant, scenario, jobs, "--gpus", "give more")
                 except SettingsError as error:
                     yield Option(hardware, count, contestant.name, None, str(error))
                     continue
