@@ -25,10 +25,10 @@ from benchmarks.systems.engine import engine_settings
 from benchmarks.systems.foreign_load import ForeignLoad
 from benchmarks.systems.job import BLOCK_SIZE, Job, System
 from benchmarks.systems.process import call_in_process, run_in_process
-from tdpipe.controller.measured_profile import measure_profile
 from tdpipe.core.errors import TDPipeError
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.profile import read_profile_file, write_profile_file
+from tdpipe.measurement.measured_profile import measure_profile
 from tdpipe.simulation.contestant import Contestant, compete
 from tdpipe.simulation.figures import Figures, figures_of
 from tdpipe.simulation.profiled_scenario import profiled_scenario
@@ -36,7 +36,7 @@ from tdpipe.simulation.trace import SYNTHETIC
 from tdpipe.simulation.workload import Job as SimulatedJob
 
 if TYPE_CHECKING:
-    from tdpipe.controller.profile_fit import KindError
+    from tdpipe.measurement.profile_fit import KindError
 
 _POLICIES = ("adaptive", "temporal", "hybrid")
 

@@ -20,8 +20,8 @@ from benchmarks.figures_file import add_json_option, open_figures
 from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
 from benchmarks.systems.foreign_load import ForeignLoad
 from benchmarks.systems.process import call_in_process
-from tdpipe.controller.paced_run import PacedComparison, PacedPlan, compare_paced
 from tdpipe.core.errors import TDPipeError
+from tdpipe.measurement.paced_run import PacedComparison, PacedPlan, compare_paced
 from tdpipe.simulation.contestant import NAMES, make_contestant
 from tdpipe.simulation.trace import SYNTHETIC
 

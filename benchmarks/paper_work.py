@@ -27,8 +27,8 @@ from tdpipe.simulation.bound import steady_bound
 from tdpipe.simulation.contestant import Contestant, compete, make_contestant
 from tdpipe.simulation.figures import Figures, Part, figures_of
 from tdpipe.simulation.hardware import parse_hardware
+from tdpipe.simulation.known_models import find_model
 from tdpipe.simulation.length_knowledge import Knowledge
-from tdpipe.simulation.model_shape import find_shape
 from tdpipe.simulation.scenario import Scenario, make_scenario
 from tdpipe.simulation.trace import SYNTHETIC, read_trace, sample
 from tdpipe.simulation.workload import Job, make_jobs
@@ -96,7 +96,7 @@ def scenario_of(cell: Cell, profiles: Path | None) -> Scenario:
     """The cell's scenario; estimated where no folder of profiles is given."""
     stages, hardware = parse_hardware(cell.hardware)
     profile = profiles / cell.profile if profiles and cell.profile else None
-    return make_scenario(hardware, find_shape(cell.model), stages, profile=profile)
+    return make_scenario(hardware, find_model(cell.model), stages, profile=profile)
 
 
 def jobs_of(task: Task) -> list[Job]:

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures_file import add_json_option, open_figures
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import Request
 from tdpipe.core.settings import SchedulerSettings
 from tdpipe.core.step import Step
-from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
@@ -43,8 +43,8 @@ def steady_scheduler(policy: str, running: int, waiting: int, stages: int) -> Sc
     """A scheduler whose slots are all taken by sequences of staggered ages."""
     settings = SchedulerSettings(policy=policy, max_running=running)  # type: ignore[arg-type]
     blocks = running * (_PROMPT + _OUTPUT) // 16 * 2
-    shape = Shape(stages, blocks, 16, running, 2048)
-    scheduler = Scheduler(make_policy(settings), shape, proportional_cost(stages))
+    capacity = Capacity(blocks, 16, running, 2048)
+    scheduler = Scheduler(make_policy(settings), capacity, proportional_cost(stages))
     draw = np.random.default_rng(0)
     lengths = LengthDistribution((100, 200, 400, 800))
     for number in range(running + waiting):

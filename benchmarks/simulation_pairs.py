@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from benchmarks.systems.job import StepTime
-    from tdpipe.controller.profile_fit import KindError
+    from tdpipe.measurement.profile_fit import KindError
 
 _HEADER = (
     "| policy | pair | engine, output tokens/s | simulated | simulated / engine "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from benchmarks.systems.foreign_load import ForeignLoad
 from benchmarks.systems.job import BLOCK_SIZE, WARM_UP, Run, StageTime, StepTime
 from benchmarks.systems.step_watch import StepWatch
-from tdpipe.controller.start import start_engine
+from tdpipe.controller.start import plan_stages, start_engine
 from tdpipe.core.profile import read_profile_file
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.core.settings import load_settings
@@ -56,8 +56,12 @@ def run_engine(job: Job) -> Run:
         TDPipeError: it does not start, or fails.
     """
     watch = StepWatch()
+    settings = engine_settings(job)
     engine = start_engine(
-        engine_settings(job), lambda line: print(f"  {line}", file=sys.stderr), watch.around
+        settings,
+        plan_stages(settings),
+        lambda line: print(f"  {line}", file=sys.stderr),
+        watch.around,
     )
     try:
         return asyncio.run(_measure(engine, watch, job))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from tdpipe.controller.synthetic_steps import Executed
 
 if TYPE_CHECKING:
+    from tdpipe.core.capacity import Capacity
     from tdpipe.core.step import Step
-    from tdpipe.pipeline.base import Capacity, Pipeline, StageDevice, StepResult
+    from tdpipe.pipeline.base import Pipeline, StageDevice, StepResult
 
 
 class StepWatch:

@@ -7,6 +7,7 @@ import pytest
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.settings import load_settings
 from tdpipe.model.description import describe_model
+from tdpipe.pipeline.checkpoint_stages import CheckpointStages
 from tdpipe.pipeline.start import start_pipeline
 from tests.support.checkpoints import Reference, tiny_checkpoint
 from tests.support.step_driver import Driver
@@ -32,7 +33,9 @@ def test_a_pipeline_generates_what_transformers_does(path: Path, host: str, stag
         "cache": {"blocks": 64},
     }
     settings = load_settings(None, sections)
-    pipeline = start_pipeline(settings, describe_model(path), lines.append)
+    pipeline = start_pipeline(
+        settings, CheckpointStages.plan(settings, describe_model(path)), lines.append
+    )
     try:
         prompts, expected = zip(*Reference(path).prompts([3, 40, 17, 1], TOKENS), strict=True)
         driver = Driver(pipeline, in_flight=4, micro_batches=2)
@@ -49,5 +52,5 @@ def test_a_broken_checkpoint_fails_the_start_in_one_line(path: Path, tmp_path: P
         (tmp_path / file.name).write_bytes(file.read_bytes()[:2000])
     settings = load_settings(None, {"pipeline": {"stages": 1}})
     with pytest.raises(PipelineError, match=r"^stage 0 could not load: model\.path: .*") as caught:
-        start_pipeline(settings, describe_model(tmp_path), print)
+        start_pipeline(settings, CheckpointStages.plan(settings, describe_model(tmp_path)), print)
     assert "\n" not in str(caught.value)

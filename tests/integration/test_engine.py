@@ -19,7 +19,6 @@ from tdpipe.core.settings import PipelineSettings
 from tdpipe.core.step import Phase
 from tdpipe.pipeline.in_process import start_in_process
 from tdpipe.prediction.survival import SurvivalPredictor
-from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
 from tdpipe.scheduling.policies.hybrid import HybridPolicy
@@ -46,9 +45,7 @@ def make_engine(policy: Policy[Any], stages: FakeStages) -> Engine:
     pipeline = start_in_process(
         PipelineSettings(stages=stages.stages), stages, torch.device("cpu"), print
     )
-    room = pipeline.capacity
-    shape = Shape(stages.stages, room.blocks, room.block_size, room.slots, room.max_context)
-    scheduler = Scheduler(policy, shape, proportional_cost(stages.stages))
+    scheduler = Scheduler(policy, pipeline.capacity, proportional_cost(stages.stages))
     return Engine(pipeline, scheduler, SurvivalPredictor(), VOCABULARY)
 
 

@@ -10,10 +10,11 @@ import httpx
 import openai
 import pytest
 
+from tdpipe.core.capacity import Capacity
 from tdpipe.server.app import create_app
 from tdpipe.server.serving import Serving
 from tests.support.endpoint import ANSWER, MODEL, answer_with, scripted_model, serve
-from tests.support.fake_engine import FakeEngine, FakeLimits
+from tests.support.fake_engine import FakeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,8 +193,8 @@ def test_every_response_has_its_own_request_id(http: httpx.Client) -> None:
 
 
 def test_the_limit_is_named_when_prompt_and_output_do_not_fit() -> None:
-    limits = FakeLimits(max_context=100, kv_tokens=40)
-    with serve(FakeEngine(answer_with(ANSWER), limits=limits)) as endpoint:
+    capacity = Capacity(blocks=5, block_size=8, slots=64, max_context=100)
+    with serve(FakeEngine(answer_with(ANSWER), capacity=capacity)) as endpoint:
         body = COMPLETION | {"prompt": [5] * 30, "max_tokens": 11}
         response = httpx.post(f"{endpoint.url}/v1/completions", json=body)
         fitting = httpx.post(f"{endpoint.url}/v1/completions", json=body | {"max_tokens": 10})

@@ -18,8 +18,8 @@ from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.core.settings import load_settings
 from tdpipe.model.description import describe_model
+from tdpipe.pipeline.checkpoint_stages import CheckpointStages
 from tdpipe.pipeline.start import start_pipeline
-from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
@@ -73,12 +73,12 @@ def tight_engine(path: Path, policy: str, stages: int, backend: str) -> Engine:
             "scheduler": {"policy": policy, "token_budget": 16, "max_running": 6},
         }
     )
-    description = describe_model(path)
-    pipeline = start_pipeline(settings, description, lambda _: None)
-    room = pipeline.capacity
-    shape = Shape(stages, room.blocks, room.block_size, room.slots, room.max_context)
-    scheduler = Scheduler(make_policy(settings.scheduler), shape, proportional_cost(stages))
-    return Engine(pipeline, scheduler, Optimist(), description.vocab_size)
+    planned = CheckpointStages.plan(settings, describe_model(path))
+    pipeline = start_pipeline(settings, planned, lambda _: None)
+    scheduler = Scheduler(
+        make_policy(settings.scheduler), pipeline.capacity, proportional_cost(stages)
+    )
+    return Engine(pipeline, scheduler, Optimist(), planned.description.sizes.vocab_size)
 
 
 async def answers(engine: Engine, examples: tuple[Example, ...]) -> list[list[int]]:

@@ -10,22 +10,22 @@ import pytest
 import torch
 
 from tdpipe.controller.engine import Engine
-from tdpipe.controller.paced_run import PacedPlan, compare_paced, run_paced
 from tdpipe.controller.told_lengths import ToldLengths
 from tdpipe.core.errors import SettingsError
+from tdpipe.core.latencies import Latencies
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import FinishReason
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.core.settings import PipelineSettings, SchedulerSettings
+from tdpipe.measurement.paced_executor import END, OUTPUT
+from tdpipe.measurement.paced_run import PacedPlan, compare_paced, run_paced
+from tdpipe.measurement.paced_stages import PacedStages
 from tdpipe.pipeline.in_process import start_in_process
-from tdpipe.pipeline.paced_stages import PacedStages
 from tdpipe.pipeline.ray_host import start_on_ray
 from tdpipe.scheduling.cost_model import CostModel, StageCost
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
-from tdpipe.simulation.stage_timeline import Latencies
 from tdpipe.simulation.workload import Job
-from tdpipe.stage.paced_executor import END, OUTPUT
 
 if TYPE_CHECKING:
     from tdpipe.pipeline.stage_group import StagePipeline
@@ -64,9 +64,9 @@ async def outputs(
 
 
 def serve(pipeline: StagePipeline, paced: PacedPlan) -> list[tuple[int, FinishReason | None]]:
-    scheduler = Scheduler(make_policy(paced.scheduler), paced.shape, paced.cost)
+    scheduler = Scheduler(make_policy(paced.scheduler), paced.capacity, paced.cost)
     told = ToldLengths()
-    engine = Engine(pipeline, scheduler, told, paced.room.max_context + 1)
+    engine = Engine(pipeline, scheduler, told, paced.capacity.max_context + 1)
     try:
         return asyncio.run(outputs(engine, told, list(paced.jobs)))
     finally:
@@ -77,7 +77,7 @@ def serve(pipeline: StagePipeline, paced: PacedPlan) -> list[tuple[int, FinishRe
 @pytest.mark.parametrize("policy", ["adaptive", "temporal", "hybrid"])
 def test_every_request_gets_its_length_whatever_is_preempted(stages: int, policy: str) -> None:
     paced = plan(stages, make_jobs(60), policy)
-    builder = PacedStages(paced.cost, paced.room)
+    builder = PacedStages(paced.cost, paced.capacity)
     pipeline = start_in_process(
         PipelineSettings(stages=stages), builder, torch.device("cpu"), lambda _: None
     )
@@ -88,7 +88,7 @@ def test_every_request_gets_its_length_whatever_is_preempted(stages: int, policy
 @pytest.mark.usefixtures("ray_cluster")
 def test_paced_stages_run_in_actors() -> None:
     paced = plan(2, make_jobs(20))
-    builder = PacedStages(paced.cost, paced.room)
+    builder = PacedStages(paced.cost, paced.capacity)
     pipeline = start_on_ray(PipelineSettings(stages=2), builder, "cpu", lambda _: None)
     assert [length for length, _ in serve(pipeline, paced)] == [
         job.output_tokens for job in paced.jobs

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tdpipe.cli.app import main
 from tdpipe.controller import start
-from tdpipe.controller.start import start_engine
+from tdpipe.controller.start import plan_stages, start_engine
 from tdpipe.core.errors import SettingsError
 from tdpipe.core.profile import read_profile_file, write_profile_file
 from tdpipe.core.sampling import SamplingParams
@@ -92,7 +93,8 @@ def test_the_engine_takes_its_costs_from_the_profile(
         raise AssertionError("costs are fitted although a profile is given")
 
     monkeypatch.setattr(start, "fit_cost", refuse)
-    engine = start_engine(load_settings(None, sections(model, marked)), lambda _: None)
+    settings = load_settings(None, sections(model, marked))
+    engine = start_engine(settings, plan_stages(settings), lambda _: None)
     try:
         assert engine._scheduler._view.cost.step_time(2, 0) == 8.0
 
@@ -106,7 +108,7 @@ def test_the_engine_takes_its_costs_from_the_profile(
 
 
 def of_another_model(profile: Profile) -> Profile:
-    other = profile.provenance.model.model_copy(update={"name": "other", "hidden_size": 65})
+    other = replace(profile.provenance.model, name="other", hidden_size=65)
     return profile.model_copy(
         update={"provenance": profile.provenance.model_copy(update={"model": other})}
     )
@@ -154,5 +156,5 @@ def test_a_profile_of_another_pipeline_is_refused(
     write_profile_file(file, change(read_profile_file(measured[0], "--profile")))
     settings = load_settings(None, sections(model, file, pipeline=pipeline))
     with pytest.raises(SettingsError, match=r"^scheduler\.profile: .*tdpipe profile") as caught:
-        start_engine(settings, lambda _: None)
+        start_engine(settings, plan_stages(settings), lambda _: None)
     assert says in str(caught.value)

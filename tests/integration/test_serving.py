@@ -158,7 +158,7 @@ def test_the_engine_gets_what_the_request_says() -> None:
     assert full.max_tokens == 9
     assert full.stop_token_ids == {42} | model.eos_token_ids
     assert chat.stop_token_ids == frozenset()
-    assert chat.max_tokens == engine.limits.max_context - len(chat.prompt)
+    assert chat.max_tokens == engine.capacity.max_context - len(chat.prompt)
     assert completion.max_tokens == 16
     assert completion.sampling.temperature == 1
     assert completion.sampling.logprobs is None

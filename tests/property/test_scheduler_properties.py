@@ -10,10 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import Step
-from tdpipe.scheduling.answers import Idle, Shape
+from tdpipe.scheduling.answers import Idle
 from tdpipe.scheduling.cost_model import CostModel, MixingCost, proportional_cost
 from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
 from tdpipe.scheduling.policies.hybrid import HybridPolicy
@@ -117,11 +118,11 @@ def make_scheduler(policy: str, case: Case) -> Scheduler[Any]:
         "throttled": ThrottledPolicy(case.budget),
         "reference": ReferencePolicy(),
     }
-    shape = Shape(case.stages, case.blocks, case.block_size, case.slots, 128)
+    capacity = Capacity(case.blocks, case.block_size, case.slots, 128)
     cost = proportional_cost(case.stages)
     if policy == DEAR:
         cost = CostModel(cost.stages, MixingCost(seconds=1.0))
-    return Scheduler(made[policy], shape, cost)
+    return Scheduler(made[policy], capacity, cost)
 
 
 def check_blocks(scheduler: Scheduler[Any]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tdpipe.controller.snapshot import EngineSnapshot
 from tdpipe.controller.stream import TokenDelta
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.errors import PipelineError, RequestError
 from tdpipe.core.request import FinishReason
 from tdpipe.core.sampling import SamplingParams, TokenLogprobs
@@ -20,11 +21,7 @@ if TYPE_CHECKING:
 Script = Callable[[tuple[int, ...]], Sequence[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class FakeLimits:
-    max_context: int = 256
-    kv_tokens: int = 1024
-    vocab_size: int = 4096
+CAPACITY = Capacity(blocks=64, block_size=16, slots=64, max_context=256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class FakeEngine:
 
     Args:
         script: output tokens of a prompt; an end token in it ends the output.
-        limits: what requests must fit into.
+        capacity: what requests must fit into.
         delay: seconds before each delta.
         hang_after: deltas after which a stream brings nothing more.
         fail_after: deltas after which a stream raises.
@@ -64,14 +61,15 @@ class FakeEngine:
         self,
         script: Script,
         *,
-        limits: FakeLimits | None = None,
+        capacity: Capacity = CAPACITY,
         delay: float = 0.0,
         hang_after: int | None = None,
         fail_after: int | None = None,
         tokens_per_delta: int = 1,
         refuse: str | None = None,
     ) -> None:
-        self.limits = limits or FakeLimits()
+        self.capacity = capacity
+        self.vocab_size = 4096
         self.script = script
         self.delay = delay
         self.hang_after = hang_after

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.step import StepOutput, TokenFeedback
-from tdpipe.pipeline.base import Capacity
 
 if TYPE_CHECKING:
     from tdpipe.core.step import Step

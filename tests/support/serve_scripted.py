@@ -20,7 +20,6 @@ from tests.support.fake_engine import FakeEngine, FakeStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tdpipe.core.settings import Settings
 
@@ -38,7 +37,7 @@ class SlowToClose(FakeEngine):
         time.sleep(float(os.environ.get("CLOSE_SECONDS", "0")))
 
 
-def start_engine(settings: Settings, progress: Callable[[str], None]) -> FakeEngine:
+def start_engine(settings: Settings, _: object, progress: Callable[[str], None]) -> FakeEngine:
     progress(f"loading {settings.pipeline.stages} stages")
     if os.environ.get("START_ERROR"):
         raise PipelineError(FAILURE)
@@ -47,8 +46,9 @@ def start_engine(settings: Settings, progress: Callable[[str], None]) -> FakeEng
     return SlowToClose(answer_with(ANSWER), hang_after=3)
 
 
-def describe_model(_: Path) -> types.SimpleNamespace:
-    return types.SimpleNamespace(eos_token_ids=())
+def plan_stages(settings: Settings) -> types.SimpleNamespace:
+    description = types.SimpleNamespace(path=settings.model.path, eos_token_ids=())
+    return types.SimpleNamespace(description=description)
 
 
 def replace_engine(
@@ -61,10 +61,8 @@ def replace_engine(
     """
     controller = types.ModuleType("tdpipe.controller.start")
     controller.start_engine = start_engine  # type: ignore[attr-defined]
-    description = types.ModuleType("tdpipe.model.description")
-    description.describe_model = describe_model  # type: ignore[attr-defined]
-    for module in (controller, description):
-        put(sys.modules, module.__name__, module)
+    controller.plan_stages = plan_stages  # type: ignore[attr-defined]
+    put(sys.modules, controller.__name__, controller)
 
 
 if __name__ == "__main__":

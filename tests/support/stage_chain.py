@@ -46,7 +46,7 @@ def make_executors(
     room = room or Room()
     description = describe_model(path)
     executors, start = [], 0
-    for stage, count in enumerate(balance_layers(description, stages)):
+    for stage, count in enumerate(balance_layers(description.sizes, stages)):
         layers = range(start, start + count)
         start += count
         first, last = stage == 0, stage == stages - 1
@@ -55,7 +55,7 @@ def make_executors(
             description, layers, first=first, last=last, dtype=dtype, device=CPU, attention=backend
         )
         kv = KVCache(
-            description,
+            description.sizes,
             layers,
             blocks=room.blocks,
             block_size=room.block_size,

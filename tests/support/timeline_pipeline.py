@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tdpipe.core.latencies import Latencies
 from tdpipe.core.step import StepOutput
 from tdpipe.pipeline.base import StageDevice, StepResult
-from tdpipe.simulation.stage_timeline import Latencies, StageTimeline
+from tdpipe.simulation.stage_timeline import StageTimeline
 
 if TYPE_CHECKING:
+    from tdpipe.core.capacity import Capacity
     from tdpipe.core.step import Step
-    from tdpipe.pipeline.base import Capacity
     from tdpipe.scheduling.cost_model import CostModel
 
 

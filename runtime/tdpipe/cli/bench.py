@@ -16,8 +16,8 @@ from tdpipe.core.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tdpipe.controller.paced_run import PacedComparison
-    from tdpipe.controller.steady_window import SteadyWindow
+    from tdpipe.measurement.paced_run import PacedComparison
+    from tdpipe.measurement.steady_window import SteadyWindow
 
 _REQUESTS = 2000
 
@@ -91,7 +91,7 @@ def bench(
     """Run the engine in real time on GPUs that are not there, and compare it with the simulator."""
     from tdpipe.cli.scenario_choice import choose_scenario, scarce_room
     from tdpipe.cli.startup_report import StartupReport
-    from tdpipe.controller.paced_run import PacedPlan, compare_paced
+    from tdpipe.measurement.paced_run import PacedPlan, compare_paced
     from tdpipe.simulation.contestant import check_budget, check_room, find_contestants
     from tdpipe.simulation.length_knowledge import parse_knowledge
     from tdpipe.simulation.trace import read_trace, sample, sample_size

@@ -50,13 +50,13 @@ def plan(
     """Compare nodes for a model and its requests, and recommend one."""
     from tdpipe.simulation.contestant import find_contestants
     from tdpipe.simulation.hardware import parse_kinds
-    from tdpipe.simulation.model_shape import load_shape
+    from tdpipe.simulation.known_models import load_model_sizes
     from tdpipe.simulation.plan import best, options
     from tdpipe.simulation.roofline import FITTED_ERROR
     from tdpipe.simulation.trace import read_trace, sample, sample_size
     from tdpipe.simulation.workload import make_jobs
 
-    shape = load_shape(model)
+    shape = load_model_sizes(model)
     kinds, numbers = parse_kinds(hardware), _numbers(gpus)
     rows = read_trace(trace, longest_prompt)
     requests = sample_size(rows, requests, _REQUESTS)

@@ -13,8 +13,8 @@ from tdpipe.cli.setting_option import only_given, setting_option
 from tdpipe.core.settings import load_settings
 
 if TYPE_CHECKING:
-    from tdpipe.controller.profile_fit import ProfileFit
     from tdpipe.core.profile import Profile
+    from tdpipe.measurement.profile_fit import ProfileFit
 
 EPILOG = """\b
 Examples:
@@ -60,8 +60,8 @@ def profile(
 
     from tdpipe.cli.demo import with_model
     from tdpipe.cli.startup_report import StartupReport
-    from tdpipe.controller.measured_profile import measure_profile
     from tdpipe.core.profile import write_profile_file
+    from tdpipe.measurement.measured_profile import measure_profile
 
     made, fit = measure_profile(with_model(settings), seconds, StartupReport().step)
     write_profile_file(output, made)

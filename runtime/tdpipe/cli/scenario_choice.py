@@ -69,13 +69,13 @@ def choose_scenario(
         remedy = f"give such as {example}, or a file of `tdpipe profile` as --profile"
         raise SettingsError(name, "is missing", remedy)
     from tdpipe.simulation.hardware import parse_hardware
-    from tdpipe.simulation.model_shape import load_shape
+    from tdpipe.simulation.known_models import load_model_sizes
     from tdpipe.simulation.scenario import make_scenario
 
     stages, gpu = parse_hardware(hardware, option)
     return make_scenario(
         gpu,
-        load_shape(model),
+        load_model_sizes(model),
         stages,
         profile=profile,
         kv_bandwidth_given=None if kv_bandwidth is None else kv_bandwidth * 1e9,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tdpipe.cli.demo import with_model
 from tdpipe.cli.startup_report import StartupReport
@@ -19,6 +20,9 @@ from tdpipe.server.engine_port import EnginePort
 from tdpipe.server.http_server import HttpServer, listen
 from tdpipe.server.served_model import ServedModel, load_served_model
 from tdpipe.server.serving import Service, Serving
+
+if TYPE_CHECKING:
+    from tdpipe.pipeline.checkpoint_stages import CheckpointStages
 
 _log = logging.getLogger(__name__)
 _CHECK_SECONDS = 0.5
@@ -49,8 +53,11 @@ def run_server(settings: Settings) -> None:
         try:
             server.start()
             progress(f"listening on {server_settings.host}:{server_settings.port}")
-            model = _load_model(settings)
-            engine = _start_engine(settings, progress)
+            from tdpipe.controller.start import plan_stages
+
+            stages = plan_stages(settings)
+            model = _load_model(settings, stages)
+            engine = _start_engine(settings, stages, progress)
             interrupt_on_signals()
             serving.ready(Service(engine, model))
             report.ready(server_settings, model.name, chat=model.tokenizer.has_chat_template)
@@ -75,20 +82,19 @@ def _reason_to_end(engine: EnginePort, server: HttpServer) -> str:
     return "the HTTP server ended by itself; the log says why"
 
 
-def _load_model(settings: Settings) -> ServedModel:
-    from tdpipe.model.description import describe_model
-
-    path, name = settings.model.path, settings.model.name
-    assert path is not None
+def _load_model(settings: Settings, stages: CheckpointStages) -> ServedModel:
+    description, name = stages.description, settings.model.name
     assert name is not None
-    return load_served_model(path, name, describe_model(path).eos_token_ids)
+    return load_served_model(description.path, name, description.eos_token_ids)
 
 
-def _start_engine(settings: Settings, progress: Callable[[str], None]) -> EnginePort:
+def _start_engine(
+    settings: Settings, stages: CheckpointStages, progress: Callable[[str], None]
+) -> EnginePort:
     from tdpipe.controller.start import start_engine
 
     try:
-        return start_engine(settings, progress)
+        return start_engine(settings, stages, progress)
     except PipelineError as error:
         # The error's line on the terminal has no room for a stage's own traceback.
         if "\n" in str(error):

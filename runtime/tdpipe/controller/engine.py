@@ -40,17 +40,6 @@ _JOIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class EngineLimits:
-    """What a request must fit into."""
-
-    max_context: int
-    """Tokens of prompt and output together."""
-    kv_tokens: int
-    """Tokens that the KV cache holds."""
-    vocab_size: int
-
-
-@dataclass(frozen=True, slots=True)
 class EngineHealth:
     """Whether requests are served, and if not, why."""
 
@@ -87,10 +76,8 @@ class Engine:
         predictor: LengthPredictor,
         vocab_size: int,
     ) -> None:
-        capacity = pipeline.capacity
-        self.limits = EngineLimits(
-            capacity.max_context, capacity.blocks * capacity.block_size, vocab_size
-        )
+        self.capacity = pipeline.capacity
+        self.vocab_size = vocab_size
         self._pipeline = pipeline
         self._scheduler = scheduler
         self._predictor = predictor
@@ -122,7 +109,7 @@ class Engine:
             RequestError: the request is empty or can never fit.
             PipelineError: the engine has ended.
         """
-        self._scheduler.shape.check(len(prompt), max_tokens)
+        self.capacity.check(len(prompt), max_tokens)
         if features is None:
             can_stop = bool(stop_token_ids)
             features = PromptFeatures(len(prompt), max_tokens, sampling, can_stop=can_stop)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tdpipe.controller.engine import Engine
-from tdpipe.controller.measured_profile import check_device, load_profile
+from tdpipe.controller.engine_profile import check_device, load_profile
 from tdpipe.controller.warm_up import WarmUp
 from tdpipe.model.description import describe_model
+from tdpipe.pipeline.checkpoint_stages import CheckpointStages
 from tdpipe.pipeline.start import start_pipeline
 from tdpipe.prediction.catboost_predictor import CatBoostPredictor
 from tdpipe.prediction.model_file import read_model
 from tdpipe.prediction.training_process import TrainingProcess
-from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_fit import fit_cost
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.profiled_cost import profiled_cost
@@ -34,28 +34,42 @@ def _unwatched(pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
-def start_engine(
-    settings: Settings,
-    progress: Callable[[str], None],
-    watch: Callable[[Pipeline], Pipeline] = _unwatched,
-) -> Engine:
-    """Load the model at `model.path` into a pipeline, warm it up and start the engine.
+def plan_stages(settings: Settings) -> CheckpointStages:
+    """Describe the checkpoint at `model.path` and plan its stages, once for all who need either.
 
     Args:
         settings: all of them, with `model.path` set.
+
+    Raises:
+        ModelError: the checkpoint cannot be served.
+        SettingsError: a setting does not fit the model.
+    """
+    assert settings.model.path is not None
+    return CheckpointStages.plan(settings, describe_model(settings.model.path))
+
+
+def start_engine(
+    settings: Settings,
+    stages: CheckpointStages,
+    progress: Callable[[str], None],
+    watch: Callable[[Pipeline], Pipeline] = _unwatched,
+) -> Engine:
+    """Load a checkpoint into a pipeline, warm it up and start the engine.
+
+    Args:
+        settings: all of them.
+        stages: the checkpoint's stages, planned from these settings.
         progress: told what is going on, line by line.
         watch: puts something around the pipeline that sees the engine's steps and their results.
 
     Raises:
-        SettingsError: a setting does not fit the model or the machine.
-        ModelError: the checkpoint cannot be served.
+        SettingsError: a setting does not fit the machine, or the profile is of another pipeline.
+        ModelError: the checkpoint cannot be loaded.
         PipelineError: the pipeline does not start.
     """
-    assert settings.model.path is not None
-    description = describe_model(settings.model.path)
-    profile = load_profile(settings, description)
+    profile = load_profile(settings, stages)
     predictor = _make_predictor(settings.predictor)
-    pipeline = start_pipeline(settings, description, progress)
+    pipeline = start_pipeline(settings, stages, progress)
     try:
         if profile is not None:
             check_device(profile, pipeline, settings.pipeline.threads_per_stage)
@@ -64,16 +78,14 @@ def start_engine(
         warm_up = WarmUp(pipeline, settings.scheduler.token_budget, seconds)
         warm_up.run()
         room = pipeline.capacity
-        longest = min(room.max_context, room.blocks * room.block_size)
         progress(
             f"KV cache: {room.blocks} blocks of {room.block_size} tokens for up to {room.slots} "
-            f"requests of up to {longest} tokens"
+            f"requests of up to {room.longest_sequence} tokens"
         )
-        shape = Shape(pipeline.stages, room.blocks, room.block_size, room.slots, room.max_context)
         policy = make_policy(settings.scheduler)
         cost = fit_cost(warm_up.observations) if profile is None else profiled_cost(profile)
-        scheduler = Scheduler(policy, shape, cost, first_step=warm_up.next_step)
-        return Engine(watch(pipeline), scheduler, predictor, description.vocab_size)
+        scheduler = Scheduler(policy, room, cost, first_step=warm_up.next_step)
+        return Engine(watch(pipeline), scheduler, predictor, stages.description.sizes.vocab_size)
     except BaseException:  # also a Ctrl-C must leave no process behind
         pipeline.close()
         raise

@@ -59,7 +59,7 @@ class SyntheticSteps:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.next_step = 0
-        self.room = pipeline.capacity
+        self.capacity = pipeline.capacity
         self._pipeline = pipeline
 
     def begin(
@@ -81,7 +81,7 @@ class SyntheticSteps:
             known: tokens of each that are there from the start; `length` if left out.
         """
         length = count if length is None else length
-        each = -(-length // self.room.block_size)
+        each = -(-length // self.capacity.block_size)
         tokens = np.full(length if known is None else known, _TOKEN, dtype=np.int32)
         starts = tuple(
             SequenceStart(slot, _FIRST_NUMBER - slot, tokens, count, SamplingParams())

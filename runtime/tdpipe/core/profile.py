@@ -6,7 +6,7 @@ says what it was measured of, and whoever reads it can refuse what is not about 
 
 from __future__ import annotations
 
-import datetime  # noqa: TC003 - pydantic reads annotations at run time
+import datetime
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 
 from tdpipe.core.errors import SettingsError
+from tdpipe.core.latencies import Latencies
+from tdpipe.core.model_sizes import ModelSizes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,31 +34,13 @@ class _Part(BaseModel):
     )
 
 
-class ProfiledModel(_Part):
-    """The sizes of a model; two models that agree in them take the same time."""
-
-    name: str
-    """For people."""
-    layers: int
-    hidden_size: int
-    intermediate_size: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab_size: int
-
-    def same_sizes(self, other: ProfiledModel) -> bool:
-        """Whether only the names differ."""
-        return self.model_copy(update={"name": other.name}) == other
-
-
 class Provenance(_Part):
     """What was measured, when and with what."""
 
     date: datetime.date
     tdpipe: str
     """Its version."""
-    model: ProfiledModel
+    model: ModelSizes
     devices: tuple[str, ...]
     """[stages] what each computed on."""
     dtype: str
@@ -106,19 +90,6 @@ class ProfiledMixing(_Part):
     """Factor on the reading of KV."""
 
 
-class ProfiledLatencies(_Part):
-    """Seconds between a message's sending and its arrival."""
-
-    step: Seconds = 0.0
-    """From the controller to stage 0."""
-    activations: Seconds = 0.0
-    """From a stage to the next."""
-    activation_token: Seconds = 0.0
-    """More, for each token of the step."""
-    feedback: Seconds = 0.0
-    """Sampled tokens, from the last stage to stage 0 and to the controller."""
-
-
 class FitError(_Part):
     """How far the file's figures are off the median times of equal steps, relative to these, over all stages."""
 
@@ -136,7 +107,7 @@ class Profile(_Part):
     mixing: ProfiledMixing = ProfiledMixing()
     chunk_tile: int = Field(default=128, ge=1)
     """Tokens of a prefill chunk that read the sequence's earlier KV once; a longer chunk reads it again."""
-    latencies: ProfiledLatencies = ProfiledLatencies()
+    latencies: Latencies = Latencies()
     fit_error: FitError | None = None
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tdpipe.core.errors import ModelError
+from tdpipe.core.model_sizes import ModelSizes
 from tdpipe.model.support import check_supported
 
 if TYPE_CHECKING:
@@ -29,23 +30,11 @@ class ModelDescription:
 
     path: Path
     family: str
-    layers: int
-    hidden_size: int
-    intermediate_size: int
-    vocab_size: int
-    heads: int
-    kv_heads: int
-    head_dim: int
+    sizes: ModelSizes
     max_context: int
     """Tokens of prompt and output together that the positions reach."""
-    tied: bool
-    """The head's weights are the embedding's."""
     eos_token_ids: tuple[int, ...]
     """From config.json and generation_config.json."""
-
-    def kv_bytes_per_token(self, layers: int, dtype_bytes: int) -> int:
-        """Bytes that a token's keys and values take in so many layers."""
-        return 2 * layers * self.kv_heads * self.head_dim * dtype_bytes
 
 
 def describe_model(path: Path) -> ModelDescription:
@@ -74,15 +63,18 @@ def describe_model(path: Path) -> ModelDescription:
     return ModelDescription(
         path=path,
         family=given["model_type"],
-        layers=config.num_hidden_layers,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        vocab_size=config.vocab_size,
-        heads=heads,
-        kv_heads=config.num_key_value_heads or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        sizes=ModelSizes(
+            name=path.resolve().name,
+            layers=config.num_hidden_layers,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            heads=heads,
+            kv_heads=config.num_key_value_heads or heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            vocab_size=config.vocab_size,
+            tied=config.tie_word_embeddings,
+        ),
         max_context=config.max_position_embeddings,
-        tied=config.tie_word_embeddings,
         eos_token_ids=_eos_token_ids(path, given, config),
     )
 

@@ -12,7 +12,7 @@ from tdpipe.model.attention import LayerKV
 from tdpipe.model.attention.cpu import advise_huge_pages
 
 if TYPE_CHECKING:
-    from tdpipe.model.description import ModelDescription
+    from tdpipe.core.model_sizes import ModelSizes
 
 
 class KVCache:
@@ -22,7 +22,7 @@ class KVCache:
     which no row may read.
 
     Args:
-        description: shape of heads.
+        sizes: the model's, of which the KV heads count.
         layers: the stage's layers, numbered over the whole model.
         blocks: number of blocks.
         block_size: tokens in a block.
@@ -35,7 +35,7 @@ class KVCache:
 
     def __init__(
         self,
-        description: ModelDescription,
+        sizes: ModelSizes,
         layers: range,
         *,
         blocks: int,
@@ -46,7 +46,7 @@ class KVCache:
         self.blocks = blocks
         self.block_size = block_size
         self._first = layers.start
-        shape = (blocks, block_size, description.kv_heads, description.head_dim)
+        shape = (blocks, block_size, sizes.kv_heads, sizes.head_dim)
         # For the host's memory torch has no error of its own.
         lacking = RuntimeError if device.type == "cpu" else torch.OutOfMemoryError
         self._layers = []

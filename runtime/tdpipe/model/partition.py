@@ -15,10 +15,10 @@ from tdpipe.core.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tdpipe.model.description import ModelDescription
+    from tdpipe.core.model_sizes import ModelSizes
 
 
-def balance_layers(description: ModelDescription, stages: int) -> tuple[int, ...]:
+def balance_layers(sizes: ModelSizes, stages: int) -> tuple[int, ...]:
     """Layers of each stage, so that the slowest is as quick as it can be.
 
     Among such partitions it takes one with the least sum of squares: stages that are not the
@@ -27,9 +27,9 @@ def balance_layers(description: ModelDescription, stages: int) -> tuple[int, ...
     Raises:
         SettingsError: there are more stages than layers.
     """
-    _check_stages(description, stages)
-    costs = [_layer_weights(description)] * description.layers
-    costs[-1] += description.vocab_size * description.hidden_size
+    _check_stages(sizes, stages)
+    costs = [sizes.layer_weights] * sizes.layers
+    costs[-1] += sizes.head_weights
     return balance_costs(costs, stages)
 
 
@@ -75,36 +75,29 @@ def balance_costs(costs: Sequence[int], stages: int) -> tuple[int, ...]:
     return tuple(reversed(partition))
 
 
-def check_partition(
-    partition: Sequence[int], description: ModelDescription, stages: int
-) -> tuple[int, ...]:
+def check_partition(partition: Sequence[int], sizes: ModelSizes, stages: int) -> tuple[int, ...]:
     """`partition` if it cuts the model's layers into `stages` non-empty runs.
 
     Raises:
         SettingsError: it does not.
     """
-    _check_stages(description, stages)
+    _check_stages(sizes, stages)
     if len(partition) != stages:
         problem = f"{len(partition)} numbers for {stages} stages"
     elif min(partition) < 1:
         problem = "a stage without a layer"
-    elif sum(partition) != description.layers:
-        problem = f"sums to {sum(partition)}, the model has {description.layers} layers"
+    elif sum(partition) != sizes.layers:
+        problem = f"sums to {sum(partition)}, the model has {sizes.layers} layers"
     else:
         return tuple(partition)
-    balanced = ",".join(str(layers) for layers in balance_layers(description, stages))
+    balanced = ",".join(str(layers) for layers in balance_layers(sizes, stages))
     raise SettingsError("pipeline.partition", problem, f"leave it out, or give such as {balanced}")
 
 
-def _check_stages(description: ModelDescription, stages: int) -> None:
-    if not 1 <= stages <= description.layers:
+def _check_stages(sizes: ModelSizes, stages: int) -> None:
+    if not 1 <= stages <= sizes.layers:
         raise SettingsError(
             "pipeline.stages",
-            f"{stages} stages cannot share {description.layers} layers",
-            f"use 1 to {description.layers}",
+            f"{stages} stages cannot share {sizes.layers} layers",
+            f"use 1 to {sizes.layers}",
         )
-
-
-def _layer_weights(description: ModelDescription) -> int:
-    attention = 2 * (description.heads + description.kv_heads) * description.head_dim
-    return description.hidden_size * (attention + 3 * description.intermediate_size)

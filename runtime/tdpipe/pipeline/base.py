@@ -10,21 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from tdpipe.core.capacity import Capacity
     from tdpipe.core.step import Step, StepOutput
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """What the stages hold, as the scheduler must know it. The same on every stage."""
-
-    blocks: int
-    """KV blocks: what the stage with the least room has."""
-    block_size: int
-    """Tokens in a block."""
-    slots: int
-    """Sequences that may hold KV at once."""
-    max_context: int
-    """Tokens of prompt and output together at most; the blocks may hold fewer."""
 
 
 @dataclass(frozen=True, slots=True)

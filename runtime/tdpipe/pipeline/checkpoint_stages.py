@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.errors import SettingsError
 from tdpipe.model.attention import make_backend
 from tdpipe.model.device import resolve_dtype
 from tdpipe.model.kv_cache import KVCache
 from tdpipe.model.loader import load_stage
 from tdpipe.model.partition import balance_layers, check_partition
-from tdpipe.pipeline.base import Capacity
 from tdpipe.pipeline.kv_budget import KVBudget
 from tdpipe.stage.executor import StageExecutor
 
@@ -46,9 +46,9 @@ class CheckpointStages:
         """
         stages, given = settings.pipeline.stages, settings.pipeline.partition
         partition = (
-            balance_layers(description, stages)
+            balance_layers(description.sizes, stages)
             if given is None
-            else check_partition(given, description, stages)
+            else check_partition(given, description.sizes, stages)
         )
         max_context = settings.model.max_context or description.max_context
         if max_context > description.max_context:
@@ -122,16 +122,15 @@ class LoadedCheckpointStage:
 
     def fitting_blocks(self) -> int:
         cache = self._plan.cache
-        token_bytes = self._plan.description.kv_bytes_per_token(
-            len(self._model.layers), self.dtype.itemsize
-        )
+        layer_bytes = self._plan.description.sizes.layer_kv_bytes(self.dtype.itemsize)
+        token_bytes = len(self._model.layers) * layer_bytes
         sequence_blocks = -(-self._plan.max_context // cache.block_size)
         budget = KVBudget(cache, useful_blocks=self._plan.slots * sequence_blocks)
         return budget.blocks(cache.block_size * token_bytes, self.device, self._sharing)
 
     def executor(self, blocks: int) -> StageExecutor:
         kv = KVCache(
-            self._plan.description,
+            self._plan.description.sizes,
             self._model.layers,
             blocks=blocks,
             block_size=self._plan.cache.block_size,

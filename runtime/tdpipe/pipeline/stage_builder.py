@@ -15,7 +15,7 @@ from tdpipe.pipeline.base import StageDevice
 if TYPE_CHECKING:
     import torch
 
-    from tdpipe.pipeline.base import Capacity
+    from tdpipe.core.capacity import Capacity
     from tdpipe.stage.loop import Executor
 
 

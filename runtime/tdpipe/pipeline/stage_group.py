@@ -16,8 +16,9 @@ from tdpipe.pipeline.step_ledger import StepLedger
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tdpipe.core.capacity import Capacity
     from tdpipe.core.step import StageReport, Step
-    from tdpipe.pipeline.base import Capacity, StageDevice, StepResult
+    from tdpipe.pipeline.base import StageDevice, StepResult
 
 
 class StageGroup(Protocol):

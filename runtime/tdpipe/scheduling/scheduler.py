@@ -14,7 +14,7 @@ import numpy as np
 
 from tdpipe.core.errors import RequestError
 from tdpipe.core.request import FinishReason, Request
-from tdpipe.scheduling.answers import Emission, Idle, Shape, WaitUntil
+from tdpipe.scheduling.answers import Emission, Idle, WaitUntil
 from tdpipe.scheduling.block_pool import BlockPool
 from tdpipe.scheduling.forecast import KVForecast
 from tdpipe.scheduling.policy import Policy, StateT
@@ -25,6 +25,7 @@ from tdpipe.scheduling.step_issuer import StepIssuer
 from tdpipe.scheduling.view import StateView
 
 if TYPE_CHECKING:
+    from tdpipe.core.capacity import Capacity
     from tdpipe.core.lengths import LengthDistribution
     from tdpipe.core.step import IntArray, Step
     from tdpipe.scheduling.cost_model import CostModel
@@ -35,22 +36,22 @@ class Scheduler(Generic[StateT]):
 
     Args:
         policy: decides which rows run.
-        shape: what the pipeline holds.
-        cost: what steps cost, for the policy.
+        capacity: what the pipeline holds.
+        cost: what steps cost on each stage, for the policy.
         first_step: number of the first step, where a warm-up has used some.
     """
 
     def __init__(
-        self, policy: Policy[StateT], shape: Shape, cost: CostModel, first_step: int = 0
+        self, policy: Policy[StateT], capacity: Capacity, cost: CostModel, first_step: int = 0
     ) -> None:
-        self.shape = shape
-        pool = BlockPool(shape.blocks, shape.block_size)
-        longest = pool.blocks_for(shape.max_context)
-        self._state = SchedulerState(pool, SlotTable(shape.slots, longest))
+        self.capacity = capacity
+        pool = BlockPool(capacity.blocks, capacity.block_size)
+        longest = pool.blocks_for(capacity.max_context)
+        self._state = SchedulerState(pool, SlotTable(capacity.slots, longest))
         self._policy = policy
         self._policy_state = policy.initial()
-        forecast = KVForecast(shape.max_context, shape.block_size)
-        self._view = StateView(self._state, shape.stages, cost, forecast)
+        forecast = KVForecast(capacity.max_context, capacity.block_size)
+        self._view = StateView(self._state, len(cost.stages), cost, forecast)
         self._issuer = StepIssuer(self._state, first_step)
 
     @property
@@ -68,7 +69,7 @@ class Scheduler(Generic[StateT]):
         Raises:
             RequestError: it could not run even alone, or its id is in use.
         """
-        self.shape.check(len(request.prompt), request.max_tokens)
+        self.capacity.check(len(request.prompt), request.max_tokens)
         if request.id in self._state.sequences:
             raise RequestError(f"request id {request.id} is in use; choose another")
         sequence = Sequence(

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from tdpipe.controller.snapshot import EngineSnapshot
 from tdpipe.controller.stream import TokenDelta
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.prediction.features import PromptFeatures
 
@@ -25,21 +26,6 @@ class TokenStream(Protocol):
         """A stop string was found: only the first `length` output tokens count."""
 
 
-class Limits(Protocol):
-    """What a request must fit into."""
-
-    @property
-    def max_context(self) -> int:
-        """Tokens of prompt and output together."""
-
-    @property
-    def kv_tokens(self) -> int:
-        """Tokens that the KV cache holds."""
-
-    @property
-    def vocab_size(self) -> int: ...
-
-
 class Health(Protocol):
     @property
     def ready(self) -> bool: ...
@@ -52,7 +38,10 @@ class EnginePort(Protocol):
     """Submitting happens on the server's event loop; everything else may happen on any thread."""
 
     @property
-    def limits(self) -> Limits: ...
+    def capacity(self) -> Capacity: ...
+
+    @property
+    def vocab_size(self) -> int: ...
 
     def submit(
         self,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.prediction.features import PromptFeatures
 from tdpipe.server.call import Call
 from tdpipe.server.context import RequestContext
 from tdpipe.server.detokenizer import Detokenizer
-from tdpipe.server.engine_port import Limits
 from tdpipe.server.errors import ApiError
 from tdpipe.server.generation import Generation
 from tdpipe.server.request_record import RequestRecord
@@ -33,10 +33,10 @@ def submit(
     """
     engine, model = service.engine, service.model
     for prompt in prompts:
-        _check_tokens(body.prompt_field, prompt.tokens, engine.limits)
+        _check_tokens(body.prompt_field, prompt.tokens, engine.vocab_size)
     for param, tokens in body.named_tokens().items():
-        _check_tokens(param, tokens, engine.limits)
-    budgets = [_output_budget(body, len(prompt.tokens), engine.limits) for prompt in prompts]
+        _check_tokens(param, tokens, engine.vocab_size)
+    budgets = [_output_budget(body, len(prompt.tokens), engine.capacity) for prompt in prompts]
     sampling = body.sampling(default_temperature=model.default_temperature)
     stop_token_ids = frozenset(body.stop_token_ids or ())
     if not body.ignore_eos:
@@ -86,21 +86,21 @@ def _features(
     )
 
 
-def _check_tokens(param: str, tokens: Sequence[int], limits: Limits) -> None:
+def _check_tokens(param: str, tokens: Sequence[int], vocab_size: int) -> None:
     largest = max(tokens, default=0)
-    if largest >= limits.vocab_size:
+    if largest >= vocab_size:
         raise ApiError(
             400,
-            f"{param}: token id {largest} is outside the vocabulary of {limits.vocab_size} tokens",
+            f"{param}: token id {largest} is outside the vocabulary of {vocab_size} tokens",
             param=param,
             code="invalid_value",
         )
 
 
-def _output_budget(body: GenerationBody, prompt: int, limits: Limits) -> int:
-    limit, what, raising = limits.max_context, "the context", ""
-    if limits.kv_tokens < limit:
-        limit, what = limits.kv_tokens, "the KV cache"
+def _output_budget(body: GenerationBody, prompt: int, capacity: Capacity) -> int:
+    limit, what, raising = capacity.max_context, "the context", ""
+    if capacity.kv_tokens < limit:
+        limit, what = capacity.kv_tokens, "the KV cache"
         raising = ", or raise the server's cache.memory or cache.blocks"
     left = limit - prompt
     field, asked = body.output_limit

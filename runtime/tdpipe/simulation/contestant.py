@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.errors import SettingsError
+from tdpipe.core.latencies import Latencies
 from tdpipe.core.settings import SchedulerSettings
-from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
 from tdpipe.simulation.simulator import Simulator
-from tdpipe.simulation.stage_timeline import Latencies, StageTimeline
+from tdpipe.simulation.stage_timeline import StageTimeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -129,8 +130,8 @@ def compete(
     """
     cost, blocks, latencies = _split(contestant, scenario)
     slots = min(contestant.settings.max_running, blocks)
-    shape = Shape(len(cost.stages), blocks, _BLOCK_SIZE, slots, _longest(jobs))
-    scheduler = Scheduler(contestant.build(contestant.settings), shape, cost)
+    capacity = Capacity(blocks, _BLOCK_SIZE, slots, _longest(jobs))
+    scheduler = Scheduler(contestant.build(contestant.settings), capacity, cost)
     timeline = StageTimeline(cost, slots, latencies, keep_timeline, scenario.control)
     every = _FORECAST_EVERY if keep_timeline else 0
     return Simulator(scheduler, timeline, jobs, every).run(), timeline

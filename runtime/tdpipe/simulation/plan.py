@@ -13,10 +13,10 @@ from tdpipe.simulation.scenario import make_scenario
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tdpipe.core.model_sizes import ModelSizes
     from tdpipe.simulation.contestant import Contestant
     from tdpipe.simulation.figures import Figures
     from tdpipe.simulation.hardware import Hardware
-    from tdpipe.simulation.model_shape import ModelShape
     from tdpipe.simulation.workload import Job
 
 
@@ -44,7 +44,7 @@ class Option:
 def options(
     kinds: Sequence[Hardware],
     gpus: Sequence[int],
-    shape: ModelShape,
+    shape: ModelSizes,
     contestants: Sequence[Contestant],
     jobs: Sequence[Job],
 ) -> Iterator[Option]:

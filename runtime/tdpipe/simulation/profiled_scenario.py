@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from tdpipe.core.profile import device_list
 from tdpipe.scheduling.profiled_cost import profiled_cost
 from tdpipe.simulation.scenario import Scenario
-from tdpipe.simulation.stage_timeline import Latencies
 
 if TYPE_CHECKING:
     from tdpipe.core.profile import Profile
@@ -21,7 +20,7 @@ def profiled_scenario(profile: Profile, source: str, kv_tokens: int | None = Non
         source: name of its file, for people.
         kv_tokens: that the KV cache holds; as many as when it was measured if left out.
     """
-    made, late = profile.provenance, profile.latencies
+    made = profile.provenance
     stages = len(profile.stages)
     devices = device_list(made.devices)
     room = kv_tokens or made.kv_tokens
@@ -34,7 +33,7 @@ def profiled_scenario(profile: Profile, source: str, kv_tokens: int | None = Non
         room,
         None,
         0,
-        Latencies(late.step, late.activations, late.activation_token, late.feedback),
+        profile.latencies,
         (
             f"times of {source}, measured on {made.date} in {made.dtype} on {devices}{error}",
             f"KV cache of {room} tokens",

@@ -15,15 +15,15 @@ import numpy as np
 from tdpipe.core.errors import SettingsError
 from tdpipe.model.partition import balance_costs
 from tdpipe.scheduling.cost_model import CostModel, StageCost
-from tdpipe.simulation.model_shape import BYTES
+from tdpipe.simulation.known_models import BFLOAT16_BYTES
 from tdpipe.simulation.profile_table import TimeTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tdpipe.core.model_sizes import ModelSizes
     from tdpipe.core.step import FloatArray
     from tdpipe.simulation.hardware import Hardware
-    from tdpipe.simulation.model_shape import ModelShape
 
 TILE = 128
 """Tokens that a product computes together."""
@@ -72,7 +72,7 @@ class Measured:
     """A whole model's times on one GPU, each of a single prompt, and what they were measured on."""
 
     hardware: Hardware
-    shape: ModelShape
+    shape: ModelSizes
     table: TimeTable
 
 
@@ -96,7 +96,7 @@ FITTED_ERROR = FitError(mean=0.020, worst=0.086, worst_tokens=130)
 
 def pipeline_cost(
     hardware: Hardware,
-    shape: ModelShape,
+    shape: ModelSizes,
     stages: int,
     efficiency: Efficiency = FITTED,
     *,
@@ -120,13 +120,13 @@ def pipeline_cost(
         seconds = _body_seconds(hardware, shape, layers, tokens, efficiency)
         if stage == stages - 1:
             seconds += _head_seconds(hardware, shape, np.minimum(tokens, _HEAD_ROWS), efficiency)
-        per_context = layers * shape.layer_kv_bytes_per_token / kv_bandwidth(hardware)
+        per_context = layers * shape.layer_kv_bytes(BFLOAT16_BYTES) / kv_bandwidth(hardware)
         costs.append(StageCost(tokens.astype(np.int32), seconds, per_context))
     return CostModel(tuple(costs))
 
 
 def whole_model_table(
-    hardware: Hardware, shape: ModelShape, efficiency: Efficiency = FITTED
+    hardware: Hardware, shape: ModelSizes, efficiency: Efficiency = FITTED
 ) -> TimeTable:
     """Times of the whole model on one GPU, were it large enough."""
     (stage,) = pipeline_cost(hardware, shape, 1, efficiency=efficiency).stages
@@ -140,7 +140,7 @@ def kv_bandwidth(hardware: Hardware) -> float:
 
 def kv_capacity_tokens(
     hardware: Hardware,
-    shape: ModelShape,
+    shape: ModelSizes,
     gpus: int,
     utilisation: float = 0.9,
     *,
@@ -162,15 +162,15 @@ def kv_capacity_tokens(
     for stage, layers in enumerate(_layers(shape, gpus, option)):
         # A head that is tied needs the embedding a second time, unless it is on the same stage.
         ends = (stage == 0) + (stage == gpus - 1 and not (shape.tied and gpus == 1))
-        weights = BYTES * (layers * shape.layer_weights + ends * shape.head_weights)
+        weights = BFLOAT16_BYTES * (layers * shape.layer_weights + ends * shape.head_weights)
         room = kv_room(hardware, shape, weights, utilisation, option)
-        capacity.append(room / (layers * shape.layer_kv_bytes_per_token))
+        capacity.append(room / (layers * shape.layer_kv_bytes(BFLOAT16_BYTES)))
     return int(min(capacity))
 
 
 def kv_room(
     hardware: Hardware,
-    shape: ModelShape,
+    shape: ModelSizes,
     weights: float,
     utilisation: float,
     option: str = "--hardware",
@@ -249,7 +249,7 @@ def _least_squares(residuals: Callable[[FloatArray], FloatArray], start: FloatAr
     return at
 
 
-def _layers(shape: ModelShape, stages: int, option: str) -> tuple[int, ...]:
+def _layers(shape: ModelSizes, stages: int, option: str) -> tuple[int, ...]:
     """Of each stage, as even as they go."""
     if not 1 <= stages <= shape.layers:
         problem = f"{stages} GPUs cannot share the {shape.layers} layers of {shape.name}"
@@ -265,17 +265,17 @@ def _edges() -> FloatArray:
 
 
 def _body_seconds(
-    hardware: Hardware, shape: ModelShape, layers: int, tokens: FloatArray, efficiency: Efficiency
+    hardware: Hardware, shape: ModelSizes, layers: int, tokens: FloatArray, efficiency: Efficiency
 ) -> FloatArray:
     width = shape.hidden_size + shape.intermediate_size
-    moved = tokens * efficiency.activation_passes * width * BYTES
+    moved = tokens * efficiency.activation_passes * width * BFLOAT16_BYTES
     moving = moved / (hardware.memory_bandwidth * efficiency.bandwidth)
     product = _product_seconds(hardware, shape.layer_weights, tokens, efficiency)
     return layers * (efficiency.layer_seconds + moving + product)
 
 
 def _head_seconds(
-    hardware: Hardware, shape: ModelShape, rows: FloatArray, efficiency: Efficiency
+    hardware: Hardware, shape: ModelSizes, rows: FloatArray, efficiency: Efficiency
 ) -> FloatArray:
     return _product_seconds(hardware, shape.head_weights, rows, efficiency)
 
@@ -290,6 +290,6 @@ def _product_seconds(
         tiles = np.where(tokens <= most, cost, tiles)
     # A single token is a product with a vector, which only reads.
     tiles = np.where(tokens <= 1, 0.0, tiles)
-    reading = weights * BYTES / (hardware.memory_bandwidth * efficiency.bandwidth)
+    reading = weights * BFLOAT16_BYTES / (hardware.memory_bandwidth * efficiency.bandwidth)
     multiplying = 2 * weights * TILE * tiles / (hardware.flops * efficiency.flops)
     return np.maximum(reading, multiplying)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tdpipe.core.latencies import Latencies
+from tdpipe.simulation.known_models import BFLOAT16_BYTES
 from tdpipe.simulation.profile_table import read_time_table, stage_costs
 from tdpipe.simulation.roofline import (
     FITTED_ERROR,
@@ -13,7 +15,6 @@ from tdpipe.simulation.roofline import (
     pipeline_cost,
     whole_model_table,
 )
-from tdpipe.simulation.stage_timeline import Latencies
 from tdpipe.simulation.tensor_parallel import (
     divides_heads,
     tensor_parallel_cost,
@@ -23,9 +24,9 @@ from tdpipe.simulation.tensor_parallel import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tdpipe.core.model_sizes import ModelSizes
     from tdpipe.scheduling.cost_model import CostModel
     from tdpipe.simulation.hardware import Hardware
-    from tdpipe.simulation.model_shape import ModelShape
     from tdpipe.simulation.stage_timeline import ControlOnStage
 
 _CONTROL_LATENCY = 100e-6
@@ -54,7 +55,7 @@ class Scenario:
 
 def make_scenario(
     hardware: Hardware,
-    shape: ModelShape,
+    shape: ModelSizes,
     stages: int,
     *,
     profile: Path | None = None,
@@ -77,7 +78,7 @@ def make_scenario(
         SettingsError: the profile cannot be read, or the model does not fit the GPUs.
     """
     bandwidth = kv_bandwidth_given or kv_bandwidth(hardware)
-    per_token = shape.kv_bytes_per_token
+    per_token = shape.kv_bytes(BFLOAT16_BYTES)
     used = [
         f"{stages} x {hardware.name} ({hardware.source})",
         f"KV is read at {bandwidth / 1e9:.0f} GB/s"
@@ -118,7 +119,7 @@ def make_scenario(
     latencies = Latencies(
         step=_CONTROL_LATENCY,
         activations=hardware.peer_latency,
-        activation_token=shape.activation_bytes_per_token / hardware.peer_bandwidth,
+        activation_token=BFLOAT16_BYTES * shape.hidden_size / hardware.peer_bandwidth,
         feedback=_CONTROL_LATENCY,
     )
     name = f"{shape.name} on {stages} x {hardware.name}"

@@ -51,7 +51,7 @@ class Simulator:
         self._jobs = jobs
         self._arrivals = deque(sorted(range(len(jobs)), key=lambda number: jobs[number].arrival))
         self._results: deque[tuple[float, Step, IntArray, tuple[float, ...]]] = deque()
-        slots = scheduler.shape.slots
+        slots = scheduler.capacity.slots
         self._end = np.zeros(slots, dtype=np.int32)
         """[slots] position of the end token."""
         self._times = [RequestTimes(job.arrival, job.output_tokens) for job in jobs]
@@ -90,7 +90,7 @@ class Simulator:
             phase_switches=self._scheduler.state.phase_switches,
             preemptions=self._scheduler.state.preemptions,
             kv=tuple(self._kv),
-            kv_blocks=self._scheduler.shape.blocks,
+            kv_blocks=self._scheduler.capacity.blocks,
             idle=self._idle,
         )
 

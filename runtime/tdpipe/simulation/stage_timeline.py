@@ -11,23 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tdpipe.core.latencies import Latencies
+
 if TYPE_CHECKING:
     from tdpipe.core.step import Phase, Step
     from tdpipe.scheduling.cost_model import CostModel
-
-
-@dataclass(frozen=True, slots=True)
-class Latencies:
-    """Seconds between a message's sending and its arrival."""
-
-    step: float = 0.0
-    """From the controller to stage 0."""
-    activations: float = 0.0
-    """From a stage to the next."""
-    activation_token: float = 0.0
-    """More, for each token of the step."""
-    feedback: float = 0.0
-    """Sampled tokens, from the last stage to stage 0 and to the controller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +63,7 @@ class StageTimeline:
 
     cost: CostModel
     slots: int
-    latencies: Latencies = Latencies()
+    latencies: Latencies = field(default_factory=Latencies)
     keep: bool = False
     control: ControlOnStage | None = None
     intervals: list[Interval] = field(default_factory=list)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tdpipe.scheduling.cost_model import CostModel, StageCost
-from tdpipe.simulation.model_shape import BYTES
+from tdpipe.simulation.known_models import BFLOAT16_BYTES
 from tdpipe.simulation.roofline import kv_room
 
 if TYPE_CHECKING:
+    from tdpipe.core.model_sizes import ModelSizes
     from tdpipe.core.step import FloatArray, IntArray
     from tdpipe.simulation.hardware import Hardware
-    from tdpipe.simulation.model_shape import ModelShape
     from tdpipe.simulation.profile_table import TimeTable
 
 SHARD_EFFICIENCY = 1.0
@@ -26,7 +26,7 @@ _ALL_REDUCES = 2
 """A layer: after attention and after the MLP."""
 
 
-def divides_heads(shape: ModelShape, gpus: int) -> bool:
+def divides_heads(shape: ModelSizes, gpus: int) -> bool:
     """Whether so many GPUs get equal shares of the heads, whole or copies of KV heads: engines start with no other."""
     few, many = sorted((gpus, shape.kv_heads))
     return shape.heads % gpus == 0 and many % few == 0
@@ -69,13 +69,13 @@ def all_reduce_seconds(
     It has 2 * (gpus - 1) steps, in each of which every GPU sends its share to the next.
     """
     steps = 2 * (gpus - 1)
-    share = tokens.astype(np.float64) * hidden_size * BYTES / gpus
+    share = tokens.astype(np.float64) * hidden_size * BFLOAT16_BYTES / gpus
     return steps * (hardware.peer_latency + share / hardware.peer_bandwidth)
 
 
 def tensor_parallel_kv_tokens(
     hardware: Hardware,
-    shape: ModelShape,
+    shape: ModelSizes,
     gpus: int,
     utilisation: float = 0.9,
     option: str = "--hardware",
@@ -92,5 +92,5 @@ def tensor_parallel_kv_tokens(
     Raises:
         SettingsError: the weights do not fit.
     """
-    room = kv_room(hardware, shape, shape.weight_bytes / gpus, utilisation, option)
-    return int(room * min(gpus, shape.kv_heads) / shape.kv_bytes_per_token)
+    room = kv_room(hardware, shape, BFLOAT16_BYTES * shape.parameters / gpus, utilisation, option)
+    return int(room * min(gpus, shape.kv_heads) / shape.kv_bytes(BFLOAT16_BYTES))

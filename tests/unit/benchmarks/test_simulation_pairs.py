@@ -4,8 +4,8 @@ import pytest
 from benchmarks.simulation_pairs import Pair, Side, agreement, report
 from benchmarks.systems.job import StepTime
 
-from tdpipe.controller.profile_fit import KindError
 from tdpipe.core.step import Phase
+from tdpipe.measurement.profile_fit import KindError
 
 
 def make_pair(real: float, simulated: float, bubble: float, told: float) -> Pair:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from benchmarks.switch_points import Points, Recording, Replay, changed, climb, never
 
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.lengths import LengthDistribution
-from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import CostModel, StageCost
 from tdpipe.scheduling.policies.temporal import TemporalPolicy
 from tdpipe.scheduling.scheduler import Scheduler
@@ -34,7 +34,7 @@ def switches(policy: Policy[Any]) -> int:
         Job(20, length, LengthDistribution((length,)), 64)
         for length in (10 + 7 * number % 50 for number in range(REQUESTS))
     ]
-    scheduler = Scheduler(policy, Shape(STAGES, 100, 16, 64, 128), cost)
+    scheduler = Scheduler(policy, Capacity(100, 16, 64, 128), cost)
     record = Simulator(scheduler, StageTimeline(cost, 64), jobs).run()
     assert all(math.isfinite(each.end) for each in record.requests)
     return record.phase_switches

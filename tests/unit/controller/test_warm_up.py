@@ -9,8 +9,9 @@ import pytest
 
 from tdpipe.controller import warm_up
 from tdpipe.controller.warm_up import WarmUp
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.step import StepOutput
-from tdpipe.pipeline.base import Capacity, StepResult
+from tdpipe.pipeline.base import StepResult
 from tdpipe.scheduling.cost_fit import fit_cost
 from tdpipe.scheduling.cost_model import CHUNK_TILE, CostModel, kv_reads
 

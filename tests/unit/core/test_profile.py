@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from tdpipe.core.errors import SettingsError
+from tdpipe.core.latencies import Latencies
+from tdpipe.core.model_sizes import ModelSizes
 from tdpipe.core.profile import (
     FitError,
     Profile,
-    ProfiledLatencies,
     ProfiledMixing,
-    ProfiledModel,
     ProfiledStage,
     Provenance,
     read_profile_file,
@@ -24,7 +25,7 @@ from tdpipe.core.profile import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-MODEL = ProfiledModel(
+MODEL = ModelSizes(
     name="demo",
     layers=4,
     hidden_size=64,
@@ -53,7 +54,7 @@ def make_profile(**parts: object) -> Profile:
         "stages": (stage, stage.model_copy(update={"per_kv_token": 0.0})),
         "mixing": ProfiledMixing(seconds=0.001, decode_context=1.5),
         "chunk_tile": 64,
-        "latencies": ProfiledLatencies(step=1e-4, activations=2e-5, activation_token=3e-8),
+        "latencies": Latencies(step=1e-4, activations=2e-5, activation_token=3e-8),
         "fit_error": FitError(mean=0.01, worst=0.1),
     }
     return Profile(**(given | parts))
@@ -126,5 +127,5 @@ def test_a_missing_file_and_one_that_cannot_be_written_are_told(tmp_path: Path) 
 
 
 def test_models_of_equal_sizes_are_the_same_whatever_their_names() -> None:
-    assert MODEL.same_sizes(MODEL.model_copy(update={"name": "other"}))
-    assert not MODEL.same_sizes(MODEL.model_copy(update={"kv_heads": 4}))
+    assert MODEL.same_sizes(replace(MODEL, name="other"))
+    assert not MODEL.same_sizes(replace(MODEL, kv_heads=4))

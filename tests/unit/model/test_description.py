@@ -34,15 +34,15 @@ def checkpoint(path: Path, weights: str = "model.safetensors", **changes: object
 def test_a_checkpoint_is_described_from_its_config(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
     found = describe_model(checkpoint(tmp_path))
-    assert (found.layers, found.head_dim, found.kv_heads) == (4, 8, 2)
+    assert (found.sizes.layers, found.sizes.head_dim, found.sizes.kv_heads) == (4, 8, 2)
     assert found.eos_token_ids == (2, 7)
-    assert found.kv_bytes_per_token(2, 4) == 2 * 2 * 2 * 8 * 4
+    assert 2 * found.sizes.layer_kv_bytes(4) == 2 * 2 * 2 * 8 * 4
 
 
 def test_what_config_leaves_out_has_the_familys_default(tmp_path: Path) -> None:
     given = {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"]}
     found = describe_model(checkpoint(tmp_path, **given))
-    assert (found.head_dim, found.tied) == (256, True)
+    assert (found.sizes.head_dim, found.sizes.tied) == (256, True)
 
 
 def test_end_tokens_are_those_given_and_no_default_beside_them(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def test_memory_that_the_system_refuses_is_told_in_one_line(tmp_path: Path) -> N
     description = describe_model(tiny_checkpoint(tmp_path))
     with pytest.raises(SettingsError, match=r"^cache\.memory: no room on cpu for .* GiB") as caught:
         KVCache(
-            description,
+            description.sizes,
             range(2),
             blocks=2**40,
             block_size=16,

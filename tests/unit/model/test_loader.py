@@ -49,7 +49,7 @@ def change_tensors(path: Path, name: str, tensor: torch.Tensor | None) -> None:
 @pytest.mark.parametrize("kind", ["llama", "qwen2-tied", "gemma2"])
 def test_a_stage_holds_its_own_weights_and_no_others(tmp_path: Path, kind: str) -> None:
     path = tiny_checkpoint(tmp_path, kind)
-    shape = describe_model(path)
+    shape = describe_model(path).sizes
     whole = weights(load(path, range(5), first=True, last=True))
     first = weights(load(path, range(2), first=True, last=False))
     middle = weights(load(path, range(2, 4), first=False, last=False))

@@ -2,29 +2,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations, pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tdpipe.core.errors import SettingsError
-from tdpipe.model.description import ModelDescription
+from tdpipe.core.model_sizes import ModelSizes
 from tdpipe.model.partition import balance_costs, balance_layers, check_partition
 
-MODEL = ModelDescription(
-    path=Path("model"),
-    family="llama",
+MODEL = ModelSizes(
+    name="model",
     layers=8,
     hidden_size=64,
     intermediate_size=128,
-    vocab_size=256,
     heads=8,
     kv_heads=2,
     head_dim=8,
-    max_context=512,
-    tied=False,
-    eos_token_ids=(2,),
+    vocab_size=256,
 )
 
 

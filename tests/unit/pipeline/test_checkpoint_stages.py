@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.errors import PipelineError, SettingsError
 from tdpipe.core.settings import load_settings
 from tdpipe.model.description import describe_model
-from tdpipe.pipeline.base import Capacity
 from tdpipe.pipeline.checkpoint_stages import CheckpointStages
 from tests.support.checkpoints import tiny_checkpoint
 from tests.support.step_driver import row_step, start_of

@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import Request
 from tdpipe.core.step import Step
-from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.forecast import KVForecast
 from tdpipe.scheduling.policies.temporal import TemporalPolicy
@@ -24,7 +24,7 @@ Work = list[tuple[int, int]]
 )
 def test_with_oracle_lengths_the_forecast_equals_the_later_use(work: Work, block_size: int) -> None:
     scheduler = Scheduler(
-        TemporalPolicy(4096, 0.0, 1.0), Shape(1, 2000, block_size, 10, 128), proportional_cost(1)
+        TemporalPolicy(4096, 0.0, 1.0), Capacity(2000, block_size, 10, 128), proportional_cost(1)
     )
     for number, (prompt, length) in enumerate(work):
         lengths = LengthDistribution((length,))

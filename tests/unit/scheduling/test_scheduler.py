@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.errors import RequestError
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import Step
-from tdpipe.scheduling.answers import Emission, Idle, Shape, WaitUntil
+from tdpipe.scheduling.answers import Emission, Idle, WaitUntil
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.policies.hybrid import HybridPolicy
 from tdpipe.scheduling.scheduler import Scheduler
@@ -21,8 +22,8 @@ STOP = 99
 
 
 def make_scheduler(*, blocks: int = 8, stages: int = 1, first_step: int = 0) -> Scheduler[Any]:
-    shape = Shape(stages, blocks, block_size=4, slots=4, max_context=32)
-    return Scheduler(HybridPolicy(16), shape, proportional_cost(stages), first_step)
+    capacity = Capacity(blocks, block_size=4, slots=4, max_context=32)
+    return Scheduler(HybridPolicy(16), capacity, proportional_cost(stages), first_step)
 
 
 def request(name: str, prompt: int = 4, max_tokens: int = 20, *stops: int) -> Request:
@@ -160,8 +161,8 @@ def test_a_pipeline_of_an_earlier_epoch_is_refused() -> None:
 
 def test_a_prefill_planned_beside_a_preemption_does_not_run_in_its_step() -> None:
     """The last two prompts would both be begun and neither ended, with no block left for a third."""
-    shape = Shape(stages=1, blocks=35, block_size=1, slots=8, max_context=200)
-    scheduler = Scheduler(HybridPolicy(7), shape, proportional_cost(1))
+    capacity = Capacity(blocks=35, block_size=1, slots=8, max_context=200)
+    scheduler = Scheduler(HybridPolicy(7), capacity, proportional_cost(1))
     sizes = ((1, 3), (1, 7), (1, 8), (1, 5), (1, 8), (1, 6), (9, 1), (34, 1))
     for number, (prompt, max_tokens) in enumerate(sizes):
         scheduler.add(request(str(number), prompt, max_tokens), 0.0)

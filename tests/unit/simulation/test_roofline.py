@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from tdpipe.core.errors import SettingsError
 from tdpipe.simulation.hardware import CATALOGUE, Hardware, parse_hardware
-from tdpipe.simulation.model_shape import KNOWN, ModelShape, find_shape
+from tdpipe.simulation.known_models import KNOWN, find_model
 from tdpipe.simulation.profile_table import TimeTable
 from tdpipe.simulation.roofline import (
     FITTED,
@@ -23,6 +24,9 @@ from tdpipe.simulation.roofline import (
     pipeline_cost,
     whole_model_table,
 )
+
+if TYPE_CHECKING:
+    from tdpipe.core.model_sizes import ModelSizes
 
 _, L20 = parse_hardware("L20")
 SIZES = (1, 2, 16, 17, 64, 65, 128, 129, 256, 257, 384, 385, 512, 1024, 1536, 2048)
@@ -47,7 +51,7 @@ def measured() -> list[Measured]:
     return [
         Measured(
             L20,
-            find_shape(name),
+            find_model(name),
             TimeTable(np.array(SIZES, dtype=np.int32), np.array(milliseconds) / 1e3),
         )
         for name, milliseconds in L20_MILLISECONDS.items()
@@ -55,7 +59,7 @@ def measured() -> list[Measured]:
 
 
 def time_of(
-    hardware: Hardware, shape: ModelShape, stages: int, count: int, context: float = 0
+    hardware: Hardware, shape: ModelSizes, stages: int, count: int, context: float = 0
 ) -> float:
     return pipeline_cost(hardware, shape, stages).step_time(count, context)
 
@@ -76,7 +80,7 @@ def test_a_fit_recovers_the_efficiency_that_made_the_times(truth: Efficiency) ->
     made = []
     for name in ("llama-2-13b", "qwen2.5-32b"):
         # The head computes one row of a prompt, which is what a profile has: without its own work it is lost in noise.
-        shape = dataclasses.replace(find_shape(name), vocab_size=1)
+        shape = dataclasses.replace(find_model(name), vocab_size=1)
         table = whole_model_table(L20, shape, truth)
         made.append(Measured(L20, shape, table))
     fitted = fit_efficiency(made)
@@ -87,7 +91,7 @@ def test_a_fit_recovers_the_efficiency_that_made_the_times(truth: Efficiency) ->
 
 def test_time_steps_up_where_another_tile_begins() -> None:
     times = {
-        count: time_of(L20, find_shape("llama-2-13b"), 4, count)
+        count: time_of(L20, find_model("llama-2-13b"), 4, count)
         for count in (128, 129, 256, 257, 384)
     }
     assert times[129] / times[128] == pytest.approx(1.26, abs=0.15)
@@ -97,7 +101,7 @@ def test_time_steps_up_where_another_tile_begins() -> None:
 
 @given(gpus, models, st.integers(1, 8), tokens, tokens)
 def test_more_tokens_never_take_less_time(
-    hardware: Hardware, shape: ModelShape, stages: int, some: int, others: int
+    hardware: Hardware, shape: ModelSizes, stages: int, some: int, others: int
 ) -> None:
     fewer, more = sorted((some, others))
     cost = pipeline_cost(hardware, shape, stages)
@@ -107,7 +111,7 @@ def test_more_tokens_never_take_less_time(
 @given(gpus, models, tokens, st.integers(0, 10**6), st.floats(1, 4), st.floats(1, 4))
 def test_a_faster_gpu_is_never_slower(
     hardware: Hardware,
-    shape: ModelShape,
+    shape: ModelSizes,
     count: int,
     context: int,
     bandwidth: float,
@@ -124,7 +128,7 @@ def test_a_faster_gpu_is_never_slower(
 
 @given(gpus, models, st.integers(1, 8), tokens, st.integers(0, 10**6))
 def test_the_stages_together_take_the_whole_model_s_time(
-    hardware: Hardware, shape: ModelShape, stages: int, count: int, context: int
+    hardware: Hardware, shape: ModelSizes, stages: int, count: int, context: int
 ) -> None:
     def total(number: int) -> float:
         cost = pipeline_cost(hardware, shape, number)
@@ -138,13 +142,13 @@ def test_the_stages_together_take_the_whole_model_s_time(
 def test_only_the_last_stage_has_the_head() -> None:
     times = [
         float(stage.table_seconds[0])
-        for stage in pipeline_cost(L20, find_shape("qwen2.5-32b"), 4).stages
+        for stage in pipeline_cost(L20, find_model("qwen2.5-32b"), 4).stages
     ]
     assert times[0] == times[1] == times[2] < times[3]
 
 
 def test_layers_are_split_evenly() -> None:
-    shape = find_shape("qwen2.5-32b")
+    shape = find_model("qwen2.5-32b")
     even = pipeline_cost(L20, shape, 3).stages
     layers = [stage.per_context * kv_bandwidth(L20) / 4096 for stage in even]
     assert sorted(layers) == pytest.approx([21, 21, 22])
@@ -153,22 +157,22 @@ def test_layers_are_split_evenly() -> None:
 @pytest.mark.parametrize("stages", [0, 41])
 def test_stages_without_a_layer_are_refused(stages: int) -> None:
     with pytest.raises(SettingsError, match="use 1 to 40"):
-        pipeline_cost(L20, find_shape("llama-2-13b"), stages)
+        pipeline_cost(L20, find_model("llama-2-13b"), stages)
 
 
 def test_reading_kv_takes_its_bytes_over_the_bandwidth() -> None:
-    shape = find_shape("llama-2-13b")
+    shape = find_model("llama-2-13b")
     reading = time_of(L20, shape, 4, 64, 10_000) - time_of(L20, shape, 4, 64)
     assert reading == pytest.approx(10_000 * 819_200 / 4 / kv_bandwidth(L20))
 
 
 @pytest.mark.parametrize(("name", "room"), [("llama-2-13b", 171_000), ("qwen2.5-32b", 366_000)])
 def test_four_l20_hold_as_much_kv_as_the_reference_counts(name: str, room: int) -> None:
-    assert kv_capacity_tokens(L20, find_shape(name), 4) == pytest.approx(room, rel=0.04)
+    assert kv_capacity_tokens(L20, find_model(name), 4) == pytest.approx(room, rel=0.04)
 
 
 def test_the_fullest_stage_limits_kv() -> None:
-    shape = find_shape("qwen2.5-32b")
+    shape = find_model("qwen2.5-32b")
     even, uneven, full = (
         kv_capacity_tokens(L20, dataclasses.replace(shape, layers=layers), 4)
         for layers in (64, 65, 68)
@@ -178,7 +182,7 @@ def test_the_fullest_stage_limits_kv() -> None:
 
 
 def test_a_tied_head_is_held_once_where_the_embedding_is() -> None:
-    shape = find_shape("llama-3.1-8b")
+    shape = find_model("llama-3.1-8b")
     tied = dataclasses.replace(shape, tied=True)
     assert kv_capacity_tokens(L20, tied, 1) > kv_capacity_tokens(L20, shape, 1)
     assert kv_capacity_tokens(L20, tied, 2) == kv_capacity_tokens(L20, shape, 2)
@@ -186,4 +190,4 @@ def test_a_tied_head_is_held_once_where_the_embedding_is() -> None:
 
 def test_weights_that_do_not_fit_are_refused() -> None:
     with pytest.raises(SettingsError, match="use more GPUs"):
-        kv_capacity_tokens(L20, find_shape("llama-2-70b"), 2)
+        kv_capacity_tokens(L20, find_model("llama-2-70b"), 2)

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from tdpipe.core.capacity import Capacity
+from tdpipe.core.latencies import Latencies
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.settings import SchedulerSettings
-from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import CostModel, StageCost
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
 from tdpipe.simulation.contestant import NAMES
 from tdpipe.simulation.figures import figures_of
 from tdpipe.simulation.simulator import Simulator
-from tdpipe.simulation.stage_timeline import ControlOnStage, Latencies, StageTimeline
+from tdpipe.simulation.stage_timeline import ControlOnStage, StageTimeline
 from tdpipe.simulation.workload import Job
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def run(
     control: ControlOnStage | None = None,
 ) -> tuple[SimulationRecord, StageTimeline]:
     settings = SchedulerSettings.model_validate({"policy": policy})
-    shape = Shape(len(cost.stages), blocks, 16, 64, 1_024)
-    scheduler = Scheduler(make_policy(settings), shape, cost)
+    capacity = Capacity(blocks, 16, 64, 1_024)
+    scheduler = Scheduler(make_policy(settings), capacity, cost)
     timeline = StageTimeline(cost, 64, latencies or Latencies(), keep=True, control=control)
     return Simulator(scheduler, timeline, jobs).run(), timeline
 

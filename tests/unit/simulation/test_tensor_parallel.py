@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tdpipe.core.errors import SettingsError
 from tdpipe.simulation.contestant import compete, make_contestant
 from tdpipe.simulation.hardware import parse_hardware
-from tdpipe.simulation.model_shape import find_shape
+from tdpipe.simulation.known_models import find_model
 from tdpipe.simulation.profile_table import TimeTable
 from tdpipe.simulation.roofline import kv_capacity_tokens, whole_model_table
 from tdpipe.simulation.scenario import make_scenario
@@ -20,7 +20,7 @@ from tdpipe.simulation.tensor_parallel import (
 )
 
 _, L20 = parse_hardware("L20")
-MODEL = find_shape("llama-2-13b")
+MODEL = find_model("llama-2-13b")
 MEASURED = TimeTable(np.array([1, 64, 65, 128], dtype=np.int32), np.array([35, 44, 47, 48]) / 1e3)
 
 
@@ -43,10 +43,10 @@ def test_gpus_beyond_the_kv_heads_read_and_hold_copies() -> None:
         cost = tensor_parallel_cost(L20, gpus, 40, 5120, MEASURED, per_context=1e-6, kv_heads=4)
         slopes.append(cost.step_time(64, 1000) - cost.step_time(64, 0))
     assert slopes == pytest.approx([0.00025, 0.00025])
-    grouped = find_shape("qwen2.5-7b")
+    grouped = find_model("qwen2.5-7b")
     assert grouped.kv_heads == 4
     room = [tensor_parallel_kv_tokens(L20, grouped, gpus) for gpus in (4, 8)]
-    freed = grouped.weight_bytes / 8 * 4 / grouped.kv_bytes_per_token
+    freed = 2 * grouped.parameters / 8 * 4 / grouped.kv_bytes(2)
     assert room[1] - room[0] == pytest.approx(freed, abs=2)
 
 
@@ -77,17 +77,17 @@ def test_the_roofline_s_table_does_as_well_as_a_measured_one(gpus: int, tokens: 
 
 def test_shared_weights_leave_no_less_room_for_kv_than_a_pipeline_s_fullest_stage() -> None:
     for name in ("llama-2-13b", "qwen2.5-32b"):
-        shape = find_shape(name)
+        shape = find_model(name)
         assert tensor_parallel_kv_tokens(L20, shape, 4) >= kv_capacity_tokens(L20, shape, 4)
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:
     with pytest.raises(SettingsError, match="--hardware"):
-        tensor_parallel_kv_tokens(L20, find_shape("llama-2-70b"), 2)
+        tensor_parallel_kv_tokens(L20, find_model("llama-2-70b"), 2)
 
 
 def test_gpus_that_share_no_heads_evenly_have_no_tensor_parallelism() -> None:
-    grouped = find_shape("llama-2-70b")  # 64 heads, 8 KV heads
+    grouped = find_model("llama-2-70b")  # 64 heads, 8 KV heads
     assert [gpus for gpus in range(1, 20) if divides_heads(grouped, gpus)] == [1, 2, 4, 8, 16]
     assert not divides_heads(MODEL, 3)
     uneven = make_scenario(L20, MODEL, 3)

@@ -25,12 +25,11 @@ async def retrieve_model(name: str, context: Context) -> dict[str, Any]:
 
 
 def _card(service: Service) -> dict[str, Any]:
-    limits = service.engine.limits
     return {
         "id": service.model.name,
         "object": "model",
         "created": service.model.created,
         "owned_by": "tdpipe",
         # Not OpenAI's, but what clients that size their prompts look for.
-        "max_model_len": min(limits.max_context, limits.kv_tokens),
+        "max_model_len": service.engine.capacity.longest_sequence,
     }

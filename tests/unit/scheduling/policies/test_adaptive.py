@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import Request
 from tdpipe.core.step import Phase, Step
-from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import CostModel, MixingCost, StageCost
 from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
 from tdpipe.scheduling.policies.composition import Mix, best_mixed, candidate_budgets, phased_rate
@@ -98,9 +98,7 @@ def scheduler_of(
     slots: int = 512,
     targets: LatencyTargets | None = None,
 ) -> Scheduler[Any]:
-    scheduler = Scheduler(
-        AdaptivePolicy(MOST, targets), Shape(STAGES, blocks, 16, slots, 2_048), cost
-    )
+    scheduler = Scheduler(AdaptivePolicy(MOST, targets), Capacity(blocks, 16, slots, 2_048), cost)
     for number, (prompt, output) in enumerate(requests):
         lengths = LengthDistribution((output,))
         scheduler.add(Request(str(number), (3,) * prompt, output, lengths), 0.0)

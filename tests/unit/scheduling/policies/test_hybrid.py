@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import Request
 from tdpipe.core.step import Phase, Step
-from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.policies.hybrid import HybridPolicy
 from tdpipe.scheduling.policy import keeps_reserve
@@ -25,8 +25,8 @@ PROMPT = 100
 
 def steps_of(requests: int, *, blocks: int) -> list[Step]:
     """Every step until all requests have ended."""
-    shape = Shape(2, blocks, 16, 64, 512)
-    scheduler = Scheduler(HybridPolicy(BUDGET), shape, proportional_cost(2))
+    capacity = Capacity(blocks, 16, 64, 512)
+    scheduler = Scheduler(HybridPolicy(BUDGET), capacity, proportional_cost(2))
     for number in range(requests):
         length = 40 + number * 53 % 200
         lengths = LengthDistribution((length,))

@@ -6,10 +6,10 @@ import itertools
 
 import numpy as np
 
+from tdpipe.core.capacity import Capacity
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import Request
 from tdpipe.core.step import Phase, Step
-from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.cost_model import CostModel, StageCost
 from tdpipe.scheduling.policies.temporal import TemporalPolicy, TemporalState
 from tdpipe.scheduling.scheduler import Scheduler
@@ -36,7 +36,7 @@ def scheduler_of(
     prompt: int = PROMPT,
 ) -> Scheduler[TemporalState]:
     policy = TemporalPolicy(256, margin, hysteresis)
-    scheduler = Scheduler(policy, Shape(STAGES, blocks, 4, 64, 128), cost(prefill))
+    scheduler = Scheduler(policy, Capacity(blocks, 4, 64, 128), cost(prefill))
     for number in range(requests):
         length = LENGTH // 2 + number * 7 % LENGTH
         request = Request(str(number), (3,) * prompt, length, LengthDistribution((length,)))
@@ -127,10 +127,10 @@ def test_a_request_that_arrives_in_mid_decode_is_prefilled_before_a_long_one_end
 def steps_until_started(running: int, prefill: float) -> tuple[int, int]:
     """Decode steps that a short request waits for, and those that the running ones take in all."""
     output = 2_000
-    shape = Shape(2, 1_000, 16, 16, 4_096)
+    capacity = Capacity(1_000, 16, 16, 4_096)
     points = np.array([1, 64, 512], dtype=np.int32)
     stage = StageCost(points, np.array([10e-3, 10e-3, prefill]))
-    scheduler = Scheduler(TemporalPolicy(512, 0.0, 1.0), shape, CostModel((stage,) * 2))
+    scheduler = Scheduler(TemporalPolicy(512, 0.0, 1.0), capacity, CostModel((stage,) * 2))
     lengths = LengthDistribution((output,))
     for number in range(running):
         scheduler.add(Request(str(number), (3,) * 8, output, lengths), 0.0)

@@ -13,39 +13,38 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tdpipe.controller.cpu_meter import CpuSeconds
 from tdpipe.controller.engine import Engine
-from tdpipe.controller.steady_window import (
+from tdpipe.controller.told_lengths import ToldLengths
+from tdpipe.core.capacity import Capacity
+from tdpipe.core.errors import SettingsError
+from tdpipe.core.sampling import SamplingParams
+from tdpipe.core.settings import PipelineSettings
+from tdpipe.measurement.cpu_meter import CpuSeconds
+from tdpipe.measurement.paced_executor import END, OUTPUT
+from tdpipe.measurement.paced_stages import PacedStages
+from tdpipe.measurement.steady_window import (
     StageShares,
     SteadyWindow,
     simulated_window,
     window_of,
 )
-from tdpipe.controller.told_lengths import ToldLengths
-from tdpipe.core.errors import SettingsError
-from tdpipe.core.sampling import SamplingParams
-from tdpipe.core.settings import PipelineSettings
-from tdpipe.pipeline.base import Capacity
 from tdpipe.pipeline.in_process import start_in_process
-from tdpipe.pipeline.paced_stages import PacedStages
-from tdpipe.scheduling.answers import Shape
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
 from tdpipe.simulation.record import RequestTimes
 from tdpipe.simulation.simulator import Simulator
 from tdpipe.simulation.stage_timeline import StageTimeline
-from tdpipe.stage.paced_executor import END, OUTPUT, Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tdpipe.controller.snapshot import EngineSnapshot
+    from tdpipe.core.latencies import Latencies
     from tdpipe.core.settings import SchedulerSettings
     from tdpipe.core.step import IntArray, Step
     from tdpipe.pipeline.stage_group import StagePipeline
     from tdpipe.scheduling.answers import Emission, Idle, WaitUntil
     from tdpipe.scheduling.cost_model import CostModel
-    from tdpipe.simulation.stage_timeline import Latencies
     from tdpipe.simulation.workload import Job
 
 _BLOCK_SIZE = 16
@@ -66,18 +65,11 @@ class PacedPlan:
     jobs: Sequence[Job]
 
     @property
-    def room(self) -> Capacity:
+    def capacity(self) -> Capacity:
         """What the stages hold."""
         blocks = self.kv_tokens // _BLOCK_SIZE
         longest = max(job.prompt_tokens + job.max_tokens for job in self.jobs)
         return Capacity(blocks, _BLOCK_SIZE, min(self.scheduler.max_running, blocks), longest)
-
-    @property
-    def shape(self) -> Shape:
-        """The same for the scheduler."""
-        room = self.room
-        stages = len(self.cost.stages)
-        return Shape(stages, room.blocks, room.block_size, room.slots, room.max_context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +150,9 @@ def run_paced(
         PipelineError: a stage fails.
     """
     pipeline = _start(plan, progress, in_process=in_process)
-    scheduler = _TimedScheduler(make_policy(plan.scheduler), plan.shape, plan.cost)
+    scheduler = _TimedScheduler(make_policy(plan.scheduler), plan.capacity, plan.cost)
     told = ToldLengths()
-    engine = Engine(pipeline, scheduler, told, vocab_size=plan.room.max_context + 1)
+    engine = Engine(pipeline, scheduler, told, vocab_size=plan.capacity.max_context + 1)
     progress(f"serving {len(plan.jobs)} requests for {ramp + seconds:g} s")
     try:
         return asyncio.run(_Measurement(engine, scheduler, told, plan.jobs).run(ramp, seconds))
@@ -169,15 +161,14 @@ def run_paced(
 
 
 def _simulate(plan: PacedPlan, latencies: Latencies, tokens: tuple[int, int]) -> SteadyWindow:
-    timeline = StageTimeline(plan.cost, plan.room.slots, latencies, keep=True)
-    scheduler = Scheduler(make_policy(plan.scheduler), plan.shape, plan.cost)
+    timeline = StageTimeline(plan.cost, plan.capacity.slots, latencies, keep=True)
+    scheduler = Scheduler(make_policy(plan.scheduler), plan.capacity, plan.cost)
     record = Simulator(scheduler, timeline, plan.jobs).run()
     return simulated_window(record, timeline.intervals, tokens)
 
 
 def _start(plan: PacedPlan, progress: Callable[[str], None], *, in_process: bool) -> StagePipeline:
-    link = Link(plan.latencies.activations, plan.latencies.activation_token)
-    builder = PacedStages(plan.cost, plan.room, link)
+    builder = PacedStages(plan.cost, plan.capacity, plan.latencies)
     settings = PipelineSettings(stages=builder.stages)
     if in_process:
         return start_in_process(settings, builder, torch.device("cpu"), progress)

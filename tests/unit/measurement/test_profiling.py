@@ -8,11 +8,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tdpipe.controller.profile_fit import ProfileFit, fit_profile
-from tdpipe.controller.profiling import Kind, Measurements, Profiling
-from tdpipe.pipeline.base import Capacity
+from tdpipe.core.capacity import Capacity
+from tdpipe.core.latencies import Latencies
+from tdpipe.measurement.profile_fit import ProfileFit, fit_profile
+from tdpipe.measurement.profiling import Kind, Measurements, Profiling
 from tdpipe.scheduling.cost_model import CostModel, MixingCost, StageCost
-from tdpipe.simulation.stage_timeline import Latencies
 from tests.support.timeline_pipeline import TimelinePipeline
 
 CAPACITY = Capacity(blocks=4_000, block_size=16, slots=64, max_context=2_048)

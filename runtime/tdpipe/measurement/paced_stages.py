@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tdpipe.stage.paced_executor import DTYPE, HIDDEN_SIZE, Link, PacedExecutor
+from tdpipe.core.latencies import Latencies
+from tdpipe.measurement.paced_executor import DTYPE, HIDDEN_SIZE, PacedExecutor
 
 if TYPE_CHECKING:
-    from tdpipe.pipeline.base import Capacity
+    from tdpipe.core.capacity import Capacity
     from tdpipe.scheduling.cost_model import CostModel
 
 
@@ -20,8 +21,8 @@ class PacedStages:
 
     cost: CostModel
     room: Capacity
-    link: Link = field(default_factory=Link)
-    """Between neighbours."""
+    latencies: Latencies = field(default_factory=Latencies)
+    """Latencies of messages, of which the stages wait for those of activations."""
 
     @property
     def stages(self) -> int:
@@ -55,7 +56,7 @@ class PacedStage:
         return PacedExecutor(
             self._plan.cost,
             self._stage,
-            self._plan.link,
+            self._plan.latencies,
             slots=room.slots,
             max_context=room.max_context,
             blocks=blocks,

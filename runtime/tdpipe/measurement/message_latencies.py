@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tdpipe.controller.synthetic_steps import Rows
-from tdpipe.simulation.stage_timeline import Latencies
+from tdpipe.core.latencies import Latencies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,7 +84,7 @@ def latencies_of(stages: int, alone: dict[int, float], chained: list[float]) -> 
 
 def _chained(steps: SyntheticSteps) -> list[float]:
     """Seconds beyond computing of decode steps that each need the token of the one before."""
-    longest = min(_CHAIN, steps.room.max_context, steps.room.blocks * steps.room.block_size)
+    longest = min(_CHAIN, steps.capacity.longest_sequence, steps.capacity.kv_tokens)
 
     def chain() -> Iterator[tuple[Rows, ...]]:
         yield (steps.begin(range(1), 1, length=longest, known=1),)

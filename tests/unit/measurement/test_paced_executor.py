@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from tdpipe.core.errors import PipelineError
+from tdpipe.core.latencies import Latencies
 from tdpipe.core.step import TokenFeedback
+from tdpipe.measurement.paced_executor import END, OUTPUT, PacedExecutor
 from tdpipe.scheduling.cost_model import CostModel, StageCost
-from tdpipe.stage.paced_executor import END, OUTPUT, Link, PacedExecutor
 from tests.support.step_driver import row_step, start_of
 
 STAGE = StageCost(np.array([1, 100], dtype=np.int32), np.array([0.01, 0.01]), 1e-5)
@@ -46,9 +47,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def executor(stage: int, link: Link | None = None) -> PacedExecutor:
+def executor(stage: int, latencies: Latencies | None = None) -> PacedExecutor:
     return PacedExecutor(
-        COST, stage, link or Link(), slots=4, max_context=64, blocks=16, block_size=16
+        COST, stage, latencies or Latencies(), slots=4, max_context=64, blocks=16, block_size=16
     )
 
 
@@ -120,7 +121,7 @@ def test_a_token_that_was_waited_for_counts_from_its_coming(clock: Clock) -> Non
 
 
 def test_activations_come_when_the_link_would_have_carried_them(clock: Clock) -> None:
-    last = executor(1, Link(0.001, 0.0005))
+    last = executor(1, Latencies(activations=0.001, activation_token=0.0005))
     last.apply(FIRST)
     sent = clock.now
     clock.now += 0.002  # on the way they took longer than on the link, which is of no account
@@ -130,7 +131,7 @@ def test_activations_come_when_the_link_would_have_carried_them(clock: Clock) ->
 
 
 def test_activations_that_waited_hold_nothing_up(clock: Clock) -> None:
-    last = executor(1, Link(0.001, 0.0005))
+    last = executor(1, Latencies(activations=0.001, activation_token=0.0005))
     began = clock.now
     last.apply(FIRST)
     last.sample(FIRST, last.forward(FIRST, sent_at(began - 5.0)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tdpipe.controller.profiling import Kind
+from tdpipe.measurement.profiling import Kind
 from tdpipe.scheduling.cost_fit import Observation, fit_cost
 from tdpipe.scheduling.cost_model import CHUNK_TILE, CostModel, MixingCost, kv_reads
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tdpipe.controller.message_latencies import latencies_of
+from tdpipe.measurement.message_latencies import latencies_of
 
 MESSAGE, HOP, TOKEN = 2e-4, 1e-4, 1e-6
 

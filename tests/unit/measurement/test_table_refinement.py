@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tdpipe.controller.table_refinement import TableRefinement
+from tdpipe.measurement.table_refinement import TableRefinement
 
 
 def table(**points: float) -> TableRefinement:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from tdpipe.stage.slots import SlotTable, TokenTable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tdpipe.core.latencies import Latencies
     from tdpipe.core.step import Step
     from tdpipe.scheduling.cost_model import CostModel
 
@@ -38,15 +38,6 @@ cores from the threads that carry messages, as the stages of a balanced pipeline
 _TIMER_SLACK = Path("/proc/self/timerslack_ns")
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """What carries activations to this stage. They overlap with computing and only come later."""
-
-    seconds: float = 0.0
-    per_token: float = 0.0
-    """Seconds more for each token of the step."""
-
-
 class PacedExecutor:
     """The `Executor` of a stage that takes its time from a cost model.
 
@@ -55,7 +46,7 @@ class PacedExecutor:
     Args:
         cost: of the steps.
         stage: number of this stage.
-        link: from the stage before.
+        latencies: of messages. Only those of activations delay a step; they overlap with computing.
         slots: sequences that may hold KV at once.
         max_context: tokens of a sequence at most.
         blocks: KV blocks.
@@ -66,7 +57,7 @@ class PacedExecutor:
         self,
         cost: CostModel,
         stage: int,
-        link: Link,
+        latencies: Latencies,
         *,
         slots: int,
         max_context: int,
@@ -75,7 +66,7 @@ class PacedExecutor:
     ) -> None:
         self._cost = cost
         self._stage = stage
-        self._link = link
+        self._latencies = latencies
         self._first = stage == 0
         self._last = stage == len(cost.stages) - 1
         self._slots = SlotTable(
@@ -137,7 +128,10 @@ class PacedExecutor:
         begin = self._ready
         if hidden is not None:
             sent = float(hidden[0, 0])
-            begin = max(begin, sent + self._link.seconds + self._link.per_token * step.tokens)
+            begin = max(
+                begin,
+                sent + self._latencies.activations + self._latencies.activation_token * step.tokens,
+            )
         self._slots.check_rows(step)
         if self._first and self.wants_tokens(step):
             raise PipelineError(f"step {step.id} computes tokens that have not been sampled")

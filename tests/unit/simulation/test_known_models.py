@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tdpipe.core.errors import SettingsError
-from tdpipe.simulation.model_shape import KNOWN, find_shape, load_shape, shape_of_config
+from tdpipe.simulation.known_models import KNOWN, find_model, load_model_sizes, sizes_of_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,51 +39,49 @@ QWEN_32B: dict[str, Any] = {
 def test_a_known_model_has_the_parameters_that_its_checkpoint_has(
     name: str, billions: float
 ) -> None:
-    shape = find_shape(name)
+    shape = find_model(name)
     assert shape.parameters == pytest.approx(billions * 1e9, rel=1e-4)
-    assert shape.weight_bytes == 2 * shape.parameters
 
 
-def test_kv_and_activations_take_two_bytes_a_number() -> None:
-    assert find_shape("llama-2-13b").kv_bytes_per_token == 819_200
-    assert find_shape("Qwen2.5-32B").kv_bytes_per_token == 262_144
-    assert find_shape("llama-2-13b").activation_bytes_per_token == 10_240
+def test_kv_takes_keys_and_values_of_every_kv_head_and_layer() -> None:
+    assert find_model("llama-2-13b").kv_bytes(2) == 819_200
+    assert find_model("Qwen2.5-32B").kv_bytes(2) == 262_144
 
 
-def test_work_is_two_operations_a_weight() -> None:
-    shape = find_shape("llama-2-13b")
-    matrices = (shape.body_flops_per_token + shape.head_flops_per_token) // 2
+def test_parameters_are_matrices_and_norms() -> None:
+    shape = find_model("llama-2-13b")
+    matrices = shape.layers * shape.layer_weights + shape.head_weights
     norms = (2 * shape.layers + 1) * shape.hidden_size
     assert matrices + shape.head_weights + norms == shape.parameters
 
 
 def test_an_unknown_model_is_refused_with_the_names_that_are_known() -> None:
     with pytest.raises(SettingsError) as refused:
-        find_shape("gpt-5")
+        find_model("gpt-5")
     assert refused.value.field == "--model"
     for shape in KNOWN:
         assert shape.name in str(refused.value)
 
 
 def test_a_config_gives_the_shape_of_the_model_that_is_known_by_name() -> None:
-    assert shape_of_config(QWEN_32B, "qwen2.5-32b") == find_shape("qwen2.5-32b")
+    assert sizes_of_config(QWEN_32B, "qwen2.5-32b") == find_model("qwen2.5-32b")
 
 
 def test_a_config_without_kv_heads_has_one_for_each_head() -> None:
     config = {key: value for key, value in QWEN_32B.items() if key != "num_key_value_heads"}
-    assert shape_of_config(config, "m").kv_heads == 40
+    assert sizes_of_config(config, "m").kv_heads == 40
 
 
 def test_a_config_may_have_heads_that_are_not_a_share_of_the_hidden_size() -> None:
     config = QWEN_32B | {"head_dim": 256, "tie_word_embeddings": True}
-    shape = shape_of_config(config, "m")
+    shape = sizes_of_config(config, "m")
     assert (shape.head_dim, shape.tied) == (256, True)
-    assert shape_of_config(QWEN_32B | {"head_dim": None}, "m").head_dim == 128
+    assert sizes_of_config(QWEN_32B | {"head_dim": None}, "m").head_dim == 128
 
 
 def test_a_tied_head_has_no_parameters_of_its_own() -> None:
-    tied = shape_of_config(QWEN_32B | {"tie_word_embeddings": True}, "m")
-    assert tied.parameters == find_shape("qwen2.5-32b").parameters - tied.head_weights
+    tied = sizes_of_config(QWEN_32B | {"tie_word_embeddings": True}, "m")
+    assert tied.parameters == find_model("qwen2.5-32b").parameters - tied.head_weights
 
 
 @pytest.mark.parametrize("value", [None, 0, "5120", 1.5])
@@ -92,16 +90,16 @@ def test_a_config_without_a_size_is_refused_by_the_name_of_what_it_lacks(
     key: str, value: object
 ) -> None:
     with pytest.raises(SettingsError, match=key):
-        shape_of_config(QWEN_32B | {key: value}, "m")
+        sizes_of_config(QWEN_32B | {key: value}, "m")
 
 
 def test_a_model_of_experts_is_refused() -> None:
     with pytest.raises(SettingsError, match="num_local_experts"):
-        shape_of_config(QWEN_32B | {"num_local_experts": 8}, "m")
+        sizes_of_config(QWEN_32B | {"num_local_experts": 8}, "m")
 
 
 @pytest.mark.parametrize("content", ["[1]", "null", "7"])
 def test_a_config_that_is_no_object_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(SettingsError, match=r"--model: .*config\.json is no object"):
-        load_shape(str(tmp_path))
+        load_model_sizes(str(tmp_path))

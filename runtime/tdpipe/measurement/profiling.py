@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from tdpipe.controller.message_latencies import measure_latencies
 from tdpipe.controller.synthetic_steps import Executed, Rows, SyntheticSteps
-from tdpipe.controller.table_refinement import TableRefinement
 from tdpipe.controller.warm_up import doubling
-from tdpipe.simulation.stage_timeline import Latencies
+from tdpipe.core.latencies import Latencies
+from tdpipe.measurement.message_latencies import measure_latencies
+from tdpipe.measurement.table_refinement import TableRefinement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from tdpipe.controller.steady_window import (
+from tdpipe.core.errors import SettingsError
+from tdpipe.core.step import Phase
+from tdpipe.measurement.steady_window import (
     StageShares,
     SteadyWindow,
     simulated_window,
     window_of,
 )
-from tdpipe.core.errors import SettingsError
-from tdpipe.core.step import Phase
 from tdpipe.simulation.record import KVSample, RequestTimes, SimulationRecord
 from tdpipe.simulation.stage_timeline import Interval
 
