@@ -114,7 +114,7 @@ async def test_a_stop_token_ends_the_output_and_is_part_of_it(engine: Engine) ->
 
 
 async def test_a_request_that_can_never_fit_is_refused(engine: Engine) -> None:
-    with pytest.raises(RequestError, match="exceed the context"):
+    with pytest.raises(RequestError, match="prompt has 200 tokens"):
         engine.submit((1,) * 200, 100, GREEDY, frozenset(), "a")
 
 

@@ -212,7 +212,7 @@ def test_each_finished_request_is_logged_in_one_line(caplog: pytest.LogCaptureFi
     caplog.set_level(logging.INFO, "tdpipe.server")
     with serve(scripted_engine()) as endpoint:
         answer = httpx.post(f"{endpoint.url}/v1/completions", json=COMPLETION | {"max_tokens": 3})
-    lines = [r.getMessage() for r in caplog.records if r.name == "tdpipe.server.request_log"]
+    lines = [r.getMessage() for r in caplog.records if r.name == "tdpipe.server.request_record"]
     assert len(lines) == 1
     assert answer.headers["x-request-id"] in lines[0]
     assert "3 output tokens, length" in lines[0]

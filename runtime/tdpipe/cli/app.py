@@ -19,8 +19,7 @@ from tdpipe.cli.simulate import EPILOG as SIMULATE_EPILOG
 from tdpipe.cli.simulate import simulate
 from tdpipe.cli.train_predictor import EPILOG as TRAIN_PREDICTOR_EPILOG
 from tdpipe.cli.train_predictor import train_predictor
-from tdpipe.core.errors import SettingsError, TDPipeError
-from tdpipe.server.error_text import one_line
+from tdpipe.core.errors import SettingsError, TDPipeError, one_line
 
 app = typer.Typer(
     name="tdpipe",

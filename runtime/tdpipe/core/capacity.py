@@ -36,21 +36,32 @@ class Capacity:
     def check(self, prompt_tokens: int, max_tokens: int) -> None:
         """Refuse a request that could not run even alone.
 
+        Args:
+            prompt_tokens: number of tokens in the prompt.
+            max_tokens: output tokens that the request may have.
+
         Raises:
-            RequestError: the request is empty, or longer than the context or the KV cache.
+            RequestError: the request is empty, or longer than the context or the KV cache. Its `param` is `prompt`
+                if the prompt leaves no room for an output, else `max_tokens`.
         """
-        longest = prompt_tokens + max_tokens
         if prompt_tokens < 1 or max_tokens < 1:
             raise RequestError("a request needs a prompt token and max_tokens of at least 1")
-        if longest > self.max_context:
+        longest = self.longest_sequence
+        max_output = longest - prompt_tokens
+        if max_tokens <= max_output:
+            return
+        limit, remedy = "context", ""
+        if self.kv_tokens < self.max_context:
+            limit, remedy = "KV cache", ", or raise the server's cache.memory or cache.blocks"
+        if max_output < 1:
             raise RequestError(
-                f"prompt ({prompt_tokens} tokens) and max_tokens ({max_tokens}) exceed the context "
-                f"of {self.max_context} tokens; shorten one of them",
-                "max_tokens",
+                f"the prompt has {prompt_tokens} tokens, but the {limit} holds {longest} including at least one "
+                f"output token; shorten the prompt{remedy}",
+                "prompt",
             )
-        if longest > self.kv_tokens:
-            raise RequestError(
-                f"prompt and max_tokens need {longest} tokens of KV cache, which holds "
-                f"{self.kv_tokens}; lower max_tokens or raise cache.memory",
-                "max_tokens",
-            )
+        raise RequestError(
+            f"the prompt has {prompt_tokens} tokens and up to {max_tokens} output tokens are requested, "
+            f"{prompt_tokens + max_tokens} together, but the {limit} holds {longest}; "
+            f"shorten the prompt or request at most {max_output} output tokens{remedy}",
+            "max_tokens",
+        )

@@ -49,3 +49,14 @@ class RequestError(TDPipeError):
 
 class PipelineError(TDPipeError):
     """The pipeline failed; the text carries the failing stage's own traceback where there is one."""
+
+
+def one_line(error: Exception | str) -> str:
+    """Shorten an error to one line, for terminals and responses.
+
+    A stage's failure carries a whole traceback, of which the first and the last line name the place and the cause.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__ if isinstance(error, Exception) else "no reason was given"
+    return lines[0] if len(lines) == 1 else f"{lines[0].rstrip(':')}: {lines[-1]}"

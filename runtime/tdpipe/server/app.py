@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from tdpipe import __version__
+from tdpipe.server.context import RequestIds
 from tdpipe.server.errors import install_error_handlers
-from tdpipe.server.request_ids import RequestIds
 from tdpipe.server.routes import chat, completions, health, models
 from tdpipe.server.serving import Serving
 

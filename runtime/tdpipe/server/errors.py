@@ -10,9 +10,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from tdpipe.core.errors import PipelineError, RequestError, TDPipeError
+from tdpipe.core.errors import PipelineError, RequestError, TDPipeError, one_line
 from tdpipe.server.disconnect import ClientGoneError
-from tdpipe.server.error_text import one_line
 
 _log = logging.getLogger(__name__)
 _CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it

@@ -107,7 +107,7 @@ class Generation:
     def _take(self, delta: TokenDelta) -> TextDelta:
         record = self.record
         if delta.tokens:
-            record.tokens_came()
+            record.mark_tokens()
         text, scored = "", []
         for token, logprobs in zip(delta.tokens, delta.logprobs, strict=True):
             if logprobs is not None:

@@ -1,14 +1,20 @@
-"""Requests as the server sees them, for Prometheus, beside the engine's own figures."""
+"""The server's metrics for Prometheus.
+
+Requests are counted here as they end. The engine's own figures come from a snapshot that is taken whenever the metrics
+are read, so that the engine does nothing for them while it runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from tdpipe.controller.snapshot import EngineSnapshot
-from tdpipe.server.engine_metrics import EngineCollector
+from tdpipe.core.step import Phase
 from tdpipe.server.request_record import RequestRecord
 
 _TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300)
@@ -29,7 +35,7 @@ class Metrics:
         )
         self._errors = Counter(
             "tdpipe_error_responses",
-            "Error responses; a request that the engine never saw is counted only here.",
+            "Error responses; a request that never reached the engine is counted only here.",
             ("code",),
             registry=registry,
         )
@@ -41,29 +47,29 @@ class Metrics:
         )
         self._ttft = Histogram(
             "tdpipe_time_to_first_token_seconds",
-            "From a request's arrival to its first output token.",
+            "Time from a request's arrival to its first output token.",
             buckets=_TTFT_BUCKETS,
             registry=registry,
         )
         self._tpot = Histogram(
             "tdpipe_time_per_output_token_seconds",
-            "Mean gap between a request's output tokens.",
+            "Mean time between a request's output tokens.",
             buckets=_TPOT_BUCKETS,
             registry=registry,
         )
         self._duration = Histogram(
             "tdpipe_request_duration_seconds",
-            "From a request's arrival to its end.",
+            "Time from a request's arrival to its end.",
             buckets=_DURATION_BUCKETS,
             registry=registry,
         )
 
-    def watch(self, snapshot: Callable[[], EngineSnapshot]) -> None:
-        """Report the engine's own figures from now on, taken whenever the metrics are read."""
-        self._registry.register(EngineCollector(snapshot))
+    def add_engine(self, snapshot: Callable[[], EngineSnapshot]) -> None:
+        """Report the engine's own figures from now on; `snapshot` is called whenever metrics are read."""
+        self._registry.register(_EngineCollector(snapshot))
 
     def count(self, record: RequestRecord) -> None:
-        """Take in a request that has its outcome."""
+        """Count a request that has ended."""
         self._requests.labels(record.endpoint, record.outcome).inc()
         self._prompt_tokens.inc(record.prompt_tokens)
         self._generation_tokens.inc(record.output_tokens)
@@ -74,9 +80,59 @@ class Metrics:
             self._tpot.observe(record.time_per_output_token)
 
     def count_error(self, code: str) -> None:
-        """Take in an error response."""
+        """Count an error response."""
         self._errors.labels(code).inc()
 
     def render(self) -> tuple[bytes, str]:
-        """(all metrics in Prometheus' text format, its content type)."""
+        """Return all metrics in Prometheus' text format, and the content type of it."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+
+class _EngineCollector(Collector):
+    def __init__(self, snapshot: Callable[[], EngineSnapshot]) -> None:
+        self._snapshot = snapshot
+
+    def describe(self) -> list[Metric]:
+        """Describe nothing: a registry would otherwise take a snapshot when the collector is registered."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all figures of one snapshot."""
+        now = self._snapshot()
+        yield GaugeMetricFamily(
+            "tdpipe_requests_waiting", "Requests that wait for KV cache.", now.waiting
+        )
+        yield GaugeMetricFamily(
+            "tdpipe_requests_running", "Requests that hold KV cache.", now.running
+        )
+        yield GaugeMetricFamily("tdpipe_kv_blocks", "KV blocks that each stage has.", now.kv_blocks)
+        yield GaugeMetricFamily("tdpipe_kv_blocks_used", "KV blocks in use.", now.kv_blocks_used)
+        phases = GaugeMetricFamily(
+            "tdpipe_phase", "1 for the phase the pipeline is in.", labels=("phase",)
+        )
+        for phase in Phase:
+            phases.add_metric((phase.value,), float(phase is now.phase))
+        yield phases
+        yield CounterMetricFamily(
+            "tdpipe_phase_switches", "Switches between prefill and decode.", now.phase_switches
+        )
+        yield CounterMetricFamily(
+            "tdpipe_preemptions",
+            "Preemptions: sequences whose KV cache was freed and is computed again.",
+            now.preemptions,
+        )
+        yield _by_stage(
+            "tdpipe_stage_busy_seconds", "Seconds in which a stage computed.", now.stage_busy
+        )
+        yield _by_stage(
+            "tdpipe_stage_bubble_seconds",
+            "Seconds in which a stage had nothing to compute while steps were in flight.",
+            now.stage_bubble,
+        )
+
+
+def _by_stage(name: str, description: str, seconds: tuple[float, ...]) -> Metric:
+    family = CounterMetricFamily(name, description, labels=("stage",))
+    for stage, value in enumerate(seconds):
+        family.add_metric((str(stage),), value)
+    return family

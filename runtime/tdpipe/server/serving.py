@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tdpipe.core.errors import one_line
 from tdpipe.server.engine_port import EnginePort
-from tdpipe.server.error_text import one_line
 from tdpipe.server.errors import ApiError
 from tdpipe.server.metrics import Metrics
-from tdpipe.server.request_log import log_request
 from tdpipe.server.request_record import RequestRecord
 from tdpipe.server.served_model import ServedModel
 
@@ -48,7 +47,7 @@ class Serving:
 
     def ready(self, service: Service) -> None:
         """Requests can be answered from now on."""
-        self.metrics.watch(service.engine.snapshot)
+        self.metrics.add_engine(service.engine.snapshot)
         self._service = service
 
     def stop(self) -> None:
@@ -104,4 +103,4 @@ class Serving:
     def request_ended(self, record: RequestRecord) -> None:
         """Count and log a request."""
         self.metrics.count(record)
-        log_request(record)
+        record.log()

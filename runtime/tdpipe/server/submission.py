@@ -1,12 +1,15 @@
-"""Handing prompts to the engine: what must hold of them, and how long their output may be."""
+"""Submits a call's prompts to the engine, after checking that the engine can run all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tdpipe.core.capacity import Capacity
+from tdpipe.core.errors import RequestError
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.prediction.features import PromptFeatures
+from tdpipe.prediction.text_numbers import TextNumbers
 from tdpipe.server.call import Call
 from tdpipe.server.context import RequestContext
 from tdpipe.server.detokenizer import Detokenizer
@@ -16,7 +19,15 @@ from tdpipe.server.request_record import RequestRecord
 from tdpipe.server.schemas.common import GenerationBody
 from tdpipe.server.serving import Service
 from tdpipe.server.stop_strings import StopStrings
-from tdpipe.server.tokenized_prompt import TokenizedPrompt
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenizedPrompt:
+    """A prompt in the form that the engine takes, made outside the event loop."""
+
+    tokens: tuple[int, ...]
+    text: TextNumbers | None = None
+    """Features of the prompt's text for the length predictor; None if the client sent token ids."""
 
 
 def submit(
@@ -33,30 +44,30 @@ def submit(
     """
     engine, model = service.engine, service.model
     for prompt in prompts:
-        _check_tokens(body.prompt_field, prompt.tokens, engine.vocab_size)
+        _check_token_ids(body.prompt_field, prompt.tokens, engine.vocab_size)
     for param, tokens in body.named_tokens().items():
-        _check_tokens(param, tokens, engine.vocab_size)
-    budgets = [_output_budget(body, len(prompt.tokens), engine.capacity) for prompt in prompts]
+        _check_token_ids(param, tokens, engine.vocab_size)
+    limits = [_output_limit(body, len(prompt.tokens), engine.capacity) for prompt in prompts]
     sampling = body.sampling(default_temperature=model.default_temperature)
     stop_token_ids = frozenset(body.stop_token_ids or ())
     if not body.ignore_eos:
         stop_token_ids |= model.eos_token_ids
     generations: list[Generation] = []
     try:
-        for index, (prompt, budget) in enumerate(zip(prompts, budgets, strict=True)):
+        for index, (prompt, max_tokens) in enumerate(zip(prompts, limits, strict=True)):
             request_id = f"{body.id_prefix}-{context.request_id}-{index}"
-            features = _features(body, prompt, budget, sampling, stop_token_ids)
+            features = _features(body, prompt, max_tokens, sampling, stop_token_ids)
             stream = engine.submit(
-                prompt.tokens, budget, sampling, stop_token_ids, request_id, features
+                prompt.tokens, max_tokens, sampling, stop_token_ids, request_id, features
             )
-            before = prompt.tokens if body.continues_prompt else ()
+            text_before = prompt.tokens if body.continues_prompt else ()
             record = RequestRecord(
                 request_id, body.endpoint, len(prompt.tokens), arrived=context.arrived
             )
             generations.append(
                 Generation(
                     stream,
-                    detokenizer=Detokenizer(model.tokenizer, before),
+                    detokenizer=Detokenizer(model.tokenizer, text_before),
                     stops=StopStrings(body.stop or ()),
                     stop_token_ids=stop_token_ids,
                     record=record,
@@ -72,13 +83,13 @@ def submit(
 def _features(
     body: GenerationBody,
     prompt: TokenizedPrompt,
-    budget: int,
+    max_tokens: int,
     sampling: SamplingParams,
     stop_token_ids: frozenset[int],
 ) -> PromptFeatures:
     return PromptFeatures(
         len(prompt.tokens),
-        budget,
+        max_tokens,
         sampling,
         can_stop=bool(stop_token_ids or body.stop),
         text=prompt.text,
@@ -86,38 +97,30 @@ def _features(
     )
 
 
-def _check_tokens(param: str, tokens: Sequence[int], vocab_size: int) -> None:
+def _check_token_ids(param: str, tokens: Sequence[int], vocab_size: int) -> None:
     largest = max(tokens, default=0)
     if largest >= vocab_size:
         raise ApiError(
             400,
-            f"{param}: token id {largest} is outside the vocabulary of {vocab_size} tokens",
+            f"{param}: token id {largest} is outside the vocabulary of {vocab_size} tokens; "
+            f"use ids below {vocab_size}",
             param=param,
             code="invalid_value",
         )
 
 
-def _output_budget(body: GenerationBody, prompt: int, capacity: Capacity) -> int:
-    limit, what, raising = capacity.max_context, "the context", ""
-    if capacity.kv_tokens < limit:
-        limit, what = capacity.kv_tokens, "the KV cache"
-        raising = ", or raise the server's cache.memory or cache.blocks"
-    left = limit - prompt
-    field, asked = body.output_limit
-    size = f"the prompt has {prompt} tokens"
-    if left < 1:
-        problem = f"{size}, but {what} holds {limit} with at least one output token"
-        raise _too_long(f"{problem}; shorten the prompt{raising}", body.prompt_field)
-    if asked is not None and asked > left:
-        problem = (
-            f"{size} and {field} is {asked}, {prompt + asked} together, but {what} holds {limit}"
-        )
-        remedy = f"shorten the prompt or ask for at most {left} output tokens"
-        raise _too_long(f"{problem}; {remedy}{raising}", field)
-    if asked is None:
-        return left if body.default_output_limit is None else min(left, body.default_output_limit)
-    return asked
+def _output_limit(body: GenerationBody, prompt_tokens: int, capacity: Capacity) -> int:
+    """The number of output tokens that a prompt may have.
 
-
-def _too_long(message: str, param: str) -> ApiError:
-    return ApiError(400, message, param=param, code="context_length_exceeded")
+    The engine checks each request again when it is submitted, but then others of the call already run.
+    """
+    field, max_tokens = body.output_limit
+    if max_tokens is None:
+        room = max(1, capacity.longest_sequence - prompt_tokens)
+        max_tokens = min(room, body.default_output_limit or room)
+    try:
+        capacity.check(prompt_tokens, max_tokens)
+    except RequestError as error:
+        param = field if error.param == "max_tokens" else body.prompt_field
+        raise ApiError(400, str(error), param=param, code="context_length_exceeded") from error
+    return max_tokens

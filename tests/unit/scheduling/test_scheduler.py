@@ -130,19 +130,19 @@ def test_a_new_pipeline_gets_steps_from_its_first_one_on_and_whole_sequences() -
 
 
 @pytest.mark.parametrize(
-    ("prompt", "max_tokens", "problem"),
+    ("prompt", "max_tokens", "blocks", "problem"),
     [
-        (0, 5, "at least 1"),
-        (5, 0, "at least 1"),
-        (20, 13, "context of 32"),
-        (20, 12, "KV cache, which holds 16"),
+        (0, 5, 4, "at least 1"),
+        (5, 0, 4, "at least 1"),
+        (20, 13, 8, "context holds 32"),
+        (20, 12, 4, "KV cache holds 16"),
     ],
 )
 def test_a_request_that_could_not_run_alone_is_refused(
-    prompt: int, max_tokens: int, problem: str
+    prompt: int, max_tokens: int, blocks: int, problem: str
 ) -> None:
     with pytest.raises(RequestError, match=problem):
-        make_scheduler(blocks=4).add(request("a", prompt, max_tokens), 0.0)
+        make_scheduler(blocks=blocks).add(request("a", prompt, max_tokens), 0.0)
 
 
 def test_an_id_in_use_is_refused() -> None:

@@ -11,8 +11,7 @@ from tdpipe.server.context import RequestContext
 from tdpipe.server.errors import ApiError
 from tdpipe.server.schemas.completions import CompletionBody
 from tdpipe.server.serving import Service, Serving
-from tdpipe.server.submission import submit
-from tdpipe.server.tokenized_prompt import TokenizedPrompt
+from tdpipe.server.submission import TokenizedPrompt, submit
 from tests.support.endpoint import ANSWER, MODEL, answer_with, scripted_model
 from tests.support.fake_engine import FakeEngine, Submission
 

@@ -21,8 +21,7 @@ from tdpipe.server.routes.respond import respond
 from tdpipe.server.schemas.body import openapi_body, read_body
 from tdpipe.server.schemas.chat import ChatBody
 from tdpipe.server.served_model import ServedModel
-from tdpipe.server.submission import submit
-from tdpipe.server.tokenized_prompt import TokenizedPrompt
+from tdpipe.server.submission import TokenizedPrompt, submit
 
 router = APIRouter()
 
