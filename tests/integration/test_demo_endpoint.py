@@ -150,7 +150,7 @@ async def test_the_async_openai_client_gets_concurrent_questions_answered(
         (CHAT, {"messages": "hello"}, 400, "messages", "valid array"),
         (COMPLETIONS, {"prompt": 5}, 400, "prompt", "give a string"),
         (CHAT, {"model": "other"}, 404, "model", "served is 'demo'"),
-        (CHAT, {"max_token": 3}, 400, "max_token", "accepted are model, "),
+        (CHAT, {"max_token": 3}, 400, "max_token", "accepted fields are model, "),
     ],
 )
 def test_a_request_that_cannot_be_served_is_told_its_field_and_the_remedy(

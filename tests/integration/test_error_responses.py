@@ -77,9 +77,9 @@ CHAT_REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": []}, "tools", "should be null; got []"),
     ({"tool_choice": "auto"}, "tool_choice", "none"),
     ({"functions": []}, "functions", "not supported"),
-    ({"best_of": 1}, "best_of", "accepted are"),
+    ({"best_of": 1}, "best_of", "accepted fields are"),
     ({"prompt": "x"}, "prompt", "use messages"),
-    ({"invented": 1}, "invented", "accepted are"),
+    ({"invented": 1}, "invented", "accepted fields are"),
     ({"model": None}, "model", "string"),
     ({"messages": []}, "messages", "at least 1"),
     ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role", "'user'"),
@@ -88,7 +88,7 @@ CHAT_REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
         "messages[0].content[0].image_url",
-        "accepted are type, text",
+        "accepted fields are type, text",
     ),
     (
         {"messages": [{"role": "user", "content": "x", "name": "a b"}]},

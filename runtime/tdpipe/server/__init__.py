@@ -1,5 +1,5 @@
-"""The HTTP endpoint: OpenAI's API, health and metrics over an engine.
+"""The HTTP server: OpenAI's API, health probes and metrics over an engine.
 
-Text exists only here. A request becomes token ids before the engine sees it, and the engine's
-tokens become text, stop strings and OpenAI's shapes on the way out.
+Text exists only in this package. A request is tokenized before the engine sees it; on the way out the engine's tokens
+become text, are searched for stop strings and get the shape of OpenAI's responses.
 """

@@ -1,4 +1,4 @@
-"""The FastAPI application: routes, errors and request ids around one `Serving`."""
+"""Puts the FastAPI application together from routes, error handlers and request ids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tdpipe.server.serving import Serving
 
 
 def create_app(serving: Serving) -> FastAPI:
-    """The application that answers from `serving`, which may not be ready yet."""
+    """Create the application that answers from `serving`, which need not be ready yet."""
     # The interactive pages would load scripts from a public CDN.
     app = FastAPI(title="tdpipe", version=__version__, docs_url=None, redoc_url=None)
     app.state.serving = serving

@@ -1,4 +1,4 @@
-"""All generations of one HTTP request: a completion call may hold many prompts."""
+"""Runs the generations of one HTTP request together, because a completion request may hold many prompts."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from tdpipe.server.generation import Generation, ScoredToken, TextDelta
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One prompt's whole output."""
+    """The whole output of one prompt."""
 
     text: str
     tokens: tuple[ScoredToken, ...]
-    """Only tokens whose log-probabilities were asked for."""
+    """Output tokens with log-probabilities; empty if the request asked for none."""
     finish: FinishReason
 
 
 class Call:
-    """The generations of a call, in the order of its prompts. `close` must be called in the end."""
+    """The generations of one request, in the order of its prompts. Callers must call `close` in the end."""
 
     def __init__(self, generations: Sequence[Generation]) -> None:
         self._generations = tuple(generations)
 
     async def deltas(self) -> AsyncGenerator[tuple[int, TextDelta]]:
-        """(index of the prompt, delta) as they come; the first failure ends all."""
+        """Yield (index of the prompt, delta) as deltas arrive. The first failure ends all generations."""
         if len(self._generations) == 1:
             async for delta in self._generations[0]:
                 yield 0, delta
@@ -62,7 +62,7 @@ class Call:
                 task.cancel()
 
     async def outputs(self) -> tuple[Output, ...]:
-        """The whole outputs, in the order of the prompts."""
+        """Wait for the end, and return the outputs in the order of the prompts."""
         texts: list[list[str]] = [[] for _ in self._generations]
         tokens: list[list[ScoredToken]] = [[] for _ in self._generations]
         finishes = [FinishReason.ABORT for _ in self._generations]
@@ -77,7 +77,7 @@ class Call:
         )
 
     def usage(self) -> dict[str, int]:
-        """OpenAI's token counts, so far."""
+        """Token counts so far, in the shape of OpenAI's `usage`."""
         prompt = sum(generation.record.prompt_tokens for generation in self._generations)
         output = sum(generation.record.output_tokens for generation in self._generations)
         return {
@@ -87,6 +87,6 @@ class Call:
         }
 
     def close(self) -> None:
-        """Abort what has not ended; idempotent."""
+        """Abort the generations that have not ended. Idempotent."""
         for generation in self._generations:
             generation.close()

@@ -1,8 +1,7 @@
-"""Text from tokens that arrive one at a time.
+"""Decodes tokens that arrive one at a time.
 
-`tokenizers.decoders.DecodeStream` does this too, but raises "Invalid prefix" and stays broken once
-a model emits bytes that are no UTF-8, holds such bytes back without bound, and cannot be asked for
-what it still holds.
+`tokenizers.decoders.DecodeStream` does this too. But once a model emits bytes that are not UTF-8, it raises "Invalid
+prefix" for good; it also holds such bytes back without limit and has no way to flush them.
 """
 
 from __future__ import annotations
@@ -11,100 +10,99 @@ from collections.abc import Sequence
 from typing import Protocol
 
 _REPLACEMENT = "\ufffd"
-_LONGEST_PENDING = 3  # a UTF-8 character has at most 4 bytes, of which the last completes it
-_LONGEST_WINDOW = 64
+_MAX_PENDING = 3  # A UTF-8 character has at most 4 bytes, and the last one completes it.
+_MAX_WINDOW_TOKENS = 64
 _CONTEXT_LENGTHS = (4, 16, 64)
 
 
 class Decoder(Protocol):
-    """What detokenizing needs of a tokenizer."""
+    """The part of a tokenizer that decodes."""
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Tokens that have no text."""
+        """Special tokens, which have no text."""
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of a whole token sequence, without special tokens."""
+        """Decode a whole token sequence, without special tokens."""
 
 
 class Detokenizer:
-    """Incremental decoding of one sequence in constant time per token.
+    """Decodes one sequence incrementally, in constant time per token.
 
-    What a token adds to the text depends on its neighbours (leading spaces, characters cut into
-    bytes), so a short window of tokens is decoded with it and what was emitted already is left out.
-    The window moves on whenever its text ends in a whole character.
+    The text that a token adds depends on its neighbours (leading spaces, characters split into bytes). A short
+    window of tokens is therefore decoded together with it, and text that was already emitted is left out. The window
+    moves on whenever its text ends in a complete character.
 
     Args:
         decoder: the tokenizer.
-        context: tokens that the text continues, such as a completion's prompt; they decide whether
-            the first token keeps its leading space and are not emitted.
+        context: tokens that the text continues, such as a completion's prompt. They are not emitted, but decide
+            whether the first token keeps its leading space.
     """
 
-    __slots__ = ("_decode", "_emitted", "_settled", "_special", "_window")
+    __slots__ = ("_context_size", "_decode", "_emitted", "_special", "_window")
 
     def __init__(self, decoder: Decoder, context: Sequence[int] = ()) -> None:
         self._decode = decoder.decode
         self._special = decoder.special_ids
         self._window: list[int] = []
-        self._settled = 0
-        """Leading tokens of the window that are there only as context."""
+        self._context_size = 0
+        """Number of tokens at the window's start that are only context."""
         self._emitted = ""
-        """The part of the window's text that was emitted."""
-        self._take_context(context)
+        """Part of the window's text that was already emitted."""
+        self._set_context(context)
 
     def step(self, token: int) -> str:
-        """The text that is certain now that `token` has come; never part of a character."""
+        """Add a token, and return the new text that can no longer change. It never ends within a character."""
         if token in self._special:
             return ""
         self._window.append(token)
         text = self._decode(self._window)
-        whole = _without_pending(text)
+        whole = _strip_pending(text)
         new = ""
         if len(whole) == len(text):
             new = text[len(self._emitted) :]
             self._emitted = text
             if new:
-                del self._window[: self._settled]
-                self._settled = len(self._window)
+                del self._window[: self._context_size]
+                self._context_size = len(self._window)
                 self._emitted = self._decode(self._window)
         elif whole.startswith(self._emitted):
             new = whole[len(self._emitted) :]
             self._emitted = whole
-        if len(self._window) > _LONGEST_WINDOW:
-            self._shorten(len(text) - len(self._emitted))
+        if len(self._window) > _MAX_WINDOW_TOKENS:
+            self._trim_window(len(text) - len(self._emitted))
         return new
 
     def finish(self) -> str:
-        """What was held back: U+FFFD stands for a character that was never completed."""
+        """Return the text that is still held back, with U+FFFD for a character that was never completed."""
         text = self._decode(self._window)
         new = text[len(self._emitted) :]
         self._emitted = text
         return new
 
-    def _take_context(self, context: Sequence[int]) -> None:
+    def _set_context(self, context: Sequence[int]) -> None:
         for length in _CONTEXT_LENGTHS:
             window = [token for token in context[-length:] if token not in self._special]
             text = self._decode(window)
-            # A cut through the bytes of a character would make the rest of the context look like
-            # something else.
+            # A window that starts within a character would decode the rest of the context wrongly.
             if text and _REPLACEMENT not in text:
-                self._window, self._settled, self._emitted = window, len(window), text
+                self._window, self._context_size, self._emitted = window, len(window), text
                 return
 
-    def _shorten(self, pending: int) -> None:
-        if self._settled == len(self._window):
+    def _trim_window(self, pending: int) -> None:
+        if self._context_size == len(self._window):
             return
-        self._window = self._window[-_LONGEST_WINDOW // 2 :]
-        self._settled = 0
+        self._window = self._window[-_MAX_WINDOW_TOKENS // 2 :]
+        self._context_size = 0
         text = self._decode(self._window)
         self._emitted = text[: max(0, len(text) - max(0, pending))]
 
 
-def _without_pending(text: str) -> str:
-    """`text` without the replacement characters at its end that may yet become a character."""
+def _strip_pending(text: str) -> str:
+    """Remove replacement characters from the end that further bytes may still complete."""
     if not text.endswith(_REPLACEMENT):
         return text
     end = len(text)
-    while end > 0 and len(text) - end < _LONGEST_PENDING and text[end - 1] == _REPLACEMENT:
+    while end > 0 and len(text) - end < _MAX_PENDING and text[end - 1] == _REPLACEMENT:
         end -= 1
     return text[:end]

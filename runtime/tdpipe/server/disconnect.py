@@ -1,4 +1,4 @@
-"""Stopping work whose client has gone."""
+"""Cancels work whose client has disconnected, so that no stage computes what nobody reads."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class ClientGoneError(Exception):
 
 
 async def unless_disconnected(receive: Receive, work: Coroutine[None, None, T]) -> T:
-    """The result of `work`, which is cancelled at once if the client disconnects.
+    """Return the result of `work`, which is cancelled at once if the client disconnects.
 
-    The request's body must have been read: what `receive` brings then is the disconnect.
+    The request's body must have been read before, so that the next message of `receive` is the disconnect.
 
     Raises:
         ClientGoneError: the client disconnected first.

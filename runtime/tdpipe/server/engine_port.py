@@ -1,4 +1,4 @@
-"""What the server needs of an engine, so that tests can put a scripted one in its place."""
+"""The part of an engine that the server uses, so that tests can replace the engine by a scripted one."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from tdpipe.prediction.features import PromptFeatures
 
 
 class TokenStream(Protocol):
-    """One request's output tokens; iterating raises PipelineError if the engine dies or closes."""
+    """Output tokens of one request. Iterating raises PipelineError if the engine fails or is closed."""
 
     def __aiter__(self) -> AsyncIterator[TokenDelta]: ...
 
     async def __anext__(self) -> TokenDelta: ...
 
     def abort(self) -> None:
-        """The caller went away; idempotent."""
+        """Drop the request because its caller went away. Idempotent."""
 
     def finish(self, length: int) -> None:
-        """A stop string was found: only the first `length` output tokens count."""
+        """End the request at a stop string: only its first `length` output tokens count."""
 
 
 class Health(Protocol):
+    """Whether the engine serves requests, and the error if it failed."""
+
     @property
     def ready(self) -> bool: ...
 
@@ -35,7 +37,7 @@ class Health(Protocol):
 
 
 class EnginePort(Protocol):
-    """Submitting happens on the server's event loop; everything else may happen on any thread."""
+    """An engine. `submit` is called on the server's event loop, everything else on any thread."""
 
     @property
     def capacity(self) -> Capacity: ...
@@ -52,9 +54,18 @@ class EnginePort(Protocol):
         request_id: str,
         features: PromptFeatures | None = None,
     ) -> TokenStream:
-        """Queue a request; raises RequestError if it can never fit.
+        """Queue a request.
 
-        `features` tell more than the other arguments about how long the output may be.
+        Args:
+            prompt: token ids.
+            max_tokens: output tokens that the request may have.
+            sampling: how tokens are chosen.
+            stop_token_ids: tokens that end the output.
+            request_id: unique among the running requests.
+            features: what the length predictor knows of the request; None leaves it the other arguments.
+
+        Raises:
+            RequestError: the request can never fit.
         """
 
     def health(self) -> Health: ...
@@ -62,4 +73,4 @@ class EnginePort(Protocol):
     def snapshot(self) -> EngineSnapshot: ...
 
     def close(self) -> None:
-        """End everything within seconds; streams that are still read raise PipelineError."""
+        """Stop within seconds. Streams that are still read raise PipelineError."""

@@ -1,4 +1,4 @@
-"""Errors in OpenAI's shape, each with the status, `param` and `code` that clients branch on."""
+"""Turns every error into OpenAI's shape, with the status, `param` and `code` that clients branch on."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tdpipe.core.errors import PipelineError, RequestError, TDPipeError, one_lin
 from tdpipe.server.disconnect import ClientGoneError
 
 _log = logging.getLogger(__name__)
-_CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads it
+_CLIENT_CLOSED_REQUEST = 499  # nginx's status; only logs could show it, because the client is gone
 
 
 class ApiError(TDPipeError):
-    """An error with its HTTP status.
+    """An error with an HTTP status.
 
     Args:
         status: HTTP status.
         message: what is wrong and the remedy.
-        param: the request's field at fault, if it is one field.
-        code: a word that clients can test for, such as `model_not_found`.
+        param: the field at fault, if it is one field.
+        code: word that clients can test for, such as `model_not_found`.
     """
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str) -> None:
@@ -35,14 +35,14 @@ class ApiError(TDPipeError):
 
 
 def to_api_error(error: Exception) -> ApiError:
-    """The error as a client sees it; a bug is logged, and told without details."""
+    """Convert any error to the one that the client gets. A bug is logged, and the client gets no details."""
     match error:
         case ApiError():
             return error
         case RequestError():
             return ApiError(400, str(error), param=error.param, code="invalid_value")
         case PipelineError():
-            # The engine has logged it once; every open request ends here.
+            # The engine has already logged it, and every open request ends here.
             _log.debug("the engine failed: %s", one_line(error))
             return ApiError(503, f"the engine failed: {one_line(error)}", code="engine_failed")
         case HTTPException(status_code=404):
@@ -50,25 +50,34 @@ def to_api_error(error: Exception) -> ApiError:
                 404, "no such route; see /openapi.json for the routes", code="not_found"
             )
         case HTTPException(status_code=405):
-            return ApiError(405, "this route does not take this method", code="method_not_allowed")
+            return ApiError(
+                405,
+                "this route does not support this method; see /openapi.json",
+                code="method_not_allowed",
+            )
         case HTTPException():
             return ApiError(error.status_code, str(error.detail), code="http_error")
         case _:
             _log.error("a request failed", exc_info=error)
             return ApiError(
-                500, "internal error; the server's log has the details", code="internal_error"
+                500, "internal error; see the server's log for details", code="internal_error"
             )
 
 
 def error_body(error: ApiError) -> dict[str, Any]:
-    """The JSON of an error response or of an error event in a stream."""
+    """Build the JSON of an error response, or of an error event in a stream."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     fields = {"message": str(error), "type": kind, "param": error.param, "code": error.code}
     return {"error": fields}
 
 
 def install_error_handlers(app: FastAPI, count: Callable[[str], None]) -> None:
-    """Answer every failure of `app`, unknown routes included, in this shape; `count` its code."""
+    """Answer every failure of `app`, including unknown routes, in OpenAI's shape.
+
+    Args:
+        app: the application.
+        count: called with the `code` of each error response.
+    """
 
     async def answer(_: Request, error: Exception) -> JSONResponse:
         api_error = to_api_error(error)

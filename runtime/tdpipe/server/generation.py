@@ -1,4 +1,4 @@
-"""One prompt's output: from the engine's tokens to text that ends where it should."""
+"""Turns the engine's tokens of one prompt into text, and ends it at a stop token or stop string."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ class ScoredToken:
     token: int
     logprobs: TokenLogprobs
     offset: int
-    """Characters of output before the token's own."""
+    """Number of output characters before the token's own text."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """What one delta of the engine added. The text may be empty, while characters are held back."""
+    """Text that one delta of the engine added. It may be empty while characters are held back."""
 
     text: str
     tokens: tuple[ScoredToken, ...]
-    """Only tokens whose log-probabilities were asked for."""
+    """Output tokens with log-probabilities; empty if the request asked for none."""
     finish: FinishReason | None
 
 
 class Generation:
     """Iterates over the text deltas of one request; the last one has a finish reason.
 
-    `close` must be called in the end: it aborts a request whose reader went away before its end.
+    Callers must call `close` in the end; it aborts the request if the reader stopped early.
 
     Args:
         stream: the engine's stream of the request.
-        detokenizer: fresh, for this output.
-        stops: fresh, for this output.
-        stop_token_ids: tokens that end the output; they count, but are not part of the text.
-        record: the request's figures, kept up to date.
-        sink: told when the request has ended, however it did.
+        detokenizer: a new one for this output.
+        stops: new ones for this output.
+        stop_token_ids: tokens that end the output. They are counted, but are not part of the text.
+        record: the request's figures, which are kept up to date.
+        sink: called with the record when the request has ended for any reason.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Generation:
         return self
 
     async def __anext__(self) -> TextDelta:
-        """The next delta.
+        """Wait for the next delta.
 
         Raises:
             PipelineError: the engine failed.
@@ -80,7 +80,7 @@ class Generation:
             raise StopAsyncIteration
         try:
             delta = await self._next_tokens()
-            result = self._take(delta)
+            result = self._to_text(delta)
         except Exception:
             self._stream.abort()
             self._end("error")
@@ -90,7 +90,7 @@ class Generation:
         return result
 
     def close(self) -> None:
-        """Let the engine drop the request if it has not ended; idempotent."""
+        """Abort the request if it has not ended. Idempotent."""
         if self.record.outcome is None:
             self._stream.abort()
         self._end("aborted")
@@ -101,10 +101,10 @@ class Generation:
         except StopAsyncIteration:
             raise PipelineError("the engine ended the request without a finish reason") from None
         if delta.finish is FinishReason.ABORT:
-            raise PipelineError("the engine gave the request up")
+            raise PipelineError("the engine aborted the request")
         return delta
 
-    def _take(self, delta: TokenDelta) -> TextDelta:
+    def _to_text(self, delta: TokenDelta) -> TextDelta:
         record = self.record
         if delta.tokens:
             record.mark_tokens()

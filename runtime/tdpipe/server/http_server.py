@@ -1,7 +1,6 @@
-"""uvicorn on a socket that was bound before anything was loaded, in a thread of its own.
+"""Runs uvicorn in a thread, on a socket that is bound before the model is loaded.
 
-The main thread stays free for signals and for starting the engine, while health probes are answered
-already.
+The main thread stays free for signals and for starting the engine, while health probes are already answered.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ _BACKLOG = 2048
 
 
 def listen(settings: ServerSettings) -> socket.socket:
-    """A listening socket.
+    """Bind and listen.
 
     Raises:
-        SettingsError: the address is in use, unknown or not allowed.
+        SettingsError: the address is in use, does not exist, or may not be used.
     """
     host, port = settings.host, settings.port
     try:
@@ -43,7 +42,7 @@ def listen(settings: ServerSettings) -> socket.socket:
 
 
 class HttpServer:
-    """Serves `app` on `listener` from `start` to `stop`."""
+    """Serves `app` on `listener` between `start` and `stop`."""
 
     def __init__(self, app: FastAPI, listener: socket.socket) -> None:
         config = uvicorn.Config(
@@ -58,16 +57,16 @@ class HttpServer:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self.ended = threading.Event()
-        """Set when the server has stopped, by `stop` or on its own."""
+        """Set when the server has stopped, whether by `stop` or because it failed."""
 
     def start(self) -> None:
-        """Return once requests are answered."""
+        """Start the thread, and return once requests are answered."""
         self._thread.start()
         while not self._server.started and not self.ended.is_set():
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """Close the socket, give running responses a few seconds, and return; idempotent."""
+        """Give running responses a few seconds to end, and close the socket. Idempotent."""
         self._server.should_exit = True
         if self._thread.ident is not None:
             self._thread.join(_JOIN_SECONDS)

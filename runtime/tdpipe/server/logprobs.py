@@ -1,4 +1,4 @@
-"""Log-probabilities in OpenAI's shapes, which differ between the two endpoints."""
+"""Puts log-probabilities into OpenAI's shapes, which differ between the two endpoints."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 from tdpipe.server.generation import ScoredToken
 from tdpipe.server.tokenizer import Tokenizer
 
-_LOWEST = -9999.0  # stands for minus infinity, which JSON cannot write
+_MIN_LOGPROB = -9999.0  # replaces minus infinity, which JSON cannot represent
 
 
 def completion_logprobs(tokens: Sequence[ScoredToken], tokenizer: Tokenizer) -> dict[str, Any]:
-    """Parallel lists with one entry per token."""
+    """Build the `logprobs` of a completion: parallel lists with one entry per token."""
     return {
         "text_offset": [scored.offset for scored in tokens],
         "tokens": [tokenizer.token_text(scored.token) for scored in tokens],
-        "token_logprobs": [max(scored.logprobs.logprob, _LOWEST) for scored in tokens],
+        "token_logprobs": [max(scored.logprobs.logprob, _MIN_LOGPROB) for scored in tokens],
         "top_logprobs": [_by_text(scored, tokenizer) for scored in tokens],
     }
 
 
 def chat_logprobs(tokens: Sequence[ScoredToken], tokenizer: Tokenizer) -> dict[str, Any]:
-    """A list with one object per token."""
+    """Build the `logprobs` of a chat completion: a list with one object per token."""
     content = [
         _entry(scored.token, scored.logprobs.logprob, tokenizer)
         | {
@@ -41,16 +41,16 @@ def chat_logprobs(tokens: Sequence[ScoredToken], tokenizer: Tokenizer) -> dict[s
 def _by_text(scored: ScoredToken, tokenizer: Tokenizer) -> dict[str, float]:
     own = scored.logprobs
     likeliest = {
-        tokenizer.token_text(token): max(logprob, _LOWEST)
+        tokenizer.token_text(token): max(logprob, _MIN_LOGPROB)
         for token, logprob in zip(own.top_tokens, own.top_logprobs, strict=True)
     }
-    # The sampled token is always among them, as the last one if it is none of the likeliest.
-    return likeliest | {tokenizer.token_text(scored.token): max(own.logprob, _LOWEST)}
+    # The sampled token is always included; it comes last if it is not among the likeliest.
+    return likeliest | {tokenizer.token_text(scored.token): max(own.logprob, _MIN_LOGPROB)}
 
 
 def _entry(token: int, logprob: float, tokenizer: Tokenizer) -> dict[str, Any]:
     return {
         "token": tokenizer.token_text(token),
-        "logprob": max(logprob, _LOWEST),
+        "logprob": max(logprob, _MIN_LOGPROB),
         "bytes": list(tokenizer.token_bytes(token)),
     }

@@ -1,4 +1,4 @@
-"""The model as the API shows it: its name, tokenizer, end tokens and defaults."""
+"""The model as clients of the API see it: its name, tokenizer, end tokens and default temperature."""
 
 from __future__ import annotations
 
@@ -14,41 +14,43 @@ from tdpipe.server.tokenizer import Tokenizer, load_tokenizer
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """What requests are answered with."""
+    """A model that requests can name, with what is needed to tokenize for it."""
 
     name: str
     tokenizer: Tokenizer
     eos_token_ids: frozenset[int]
     default_temperature: float = 1.0
-    """OpenAI's default, unless the checkpoint asks for greedy decoding."""
+    """Temperature of requests that give none: OpenAI's default, or 0 if the checkpoint asks for greedy decoding."""
     created: int = field(default_factory=lambda: int(time.time()))
-    """Unix time in seconds."""
+    """Unix time in seconds at which the model was loaded."""
 
 
 def load_served_model(checkpoint: Path, name: str, eos_token_ids: Iterable[int]) -> ServedModel:
-    """The model in `checkpoint`, served as `name`.
+    """Load the tokenizer and the defaults of a model.
 
     Args:
-        checkpoint: its directory.
-        name: what clients call it.
-        eos_token_ids: end tokens of its configuration; the tokenizer's own is added.
+        checkpoint: directory of the model.
+        name: name by which clients request the model.
+        eos_token_ids: end tokens of the model's configuration; the tokenizer's own is added.
 
     Raises:
-        ModelError: its tokenizer or generation_config.json cannot be read.
+        ModelError: the tokenizer or generation_config.json cannot be read.
     """
     tokenizer = load_tokenizer(checkpoint)
     eos = set(eos_token_ids)
     if tokenizer.eos_token_id is not None:
         eos.add(tokenizer.eos_token_id)
-    greedy = _asks_for_greedy(checkpoint / "generation_config.json")
+    greedy = _is_greedy(checkpoint / "generation_config.json")
     return ServedModel(name, tokenizer, frozenset(eos), 0.0 if greedy else 1.0)
 
 
-def _asks_for_greedy(generation_config: Path) -> bool:
+def _is_greedy(generation_config: Path) -> bool:
     if not generation_config.is_file():
         return False
     try:
         fields = json.loads(generation_config.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelError(f"{generation_config} is not JSON: {error}; mend or remove it") from error
+        raise ModelError(
+            f"{generation_config} is not JSON: {error}; correct or remove it"
+        ) from error
     return isinstance(fields, dict) and fields.get("do_sample") is False

@@ -1,4 +1,4 @@
-"""What endpoints answer from, through a server's life: starting, ready, failed, stopping."""
+"""The state that endpoints answer from: the server is starting, ready, failed or stopping."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tdpipe.server.request_record import RequestRecord
 from tdpipe.server.served_model import ServedModel
 
 T = TypeVar("T")
-_TOKENIZING_THREADS = 2
+_TOKENIZER_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,35 +28,34 @@ class Service:
 
 
 class Serving:
-    """The state that all endpoints share.
+    """State that all endpoints share.
 
-    Written by the thread that starts and stops the engine, read by the event loop.
+    The thread that starts and stops the engine writes it, and the event loop reads it.
     """
 
     def __init__(self) -> None:
         self.metrics = Metrics()
         self._service: Service | None = None
         self._reason = "starting"
-        # Tokenizing a long prompt takes tens of milliseconds, in which the event loop has tokens to
-        # deliver.
-        self._tokenizing = ThreadPoolExecutor(_TOKENIZING_THREADS, "tokenizing")
+        # Tokenizing a long prompt takes tens of milliseconds, and the event loop must deliver tokens meanwhile.
+        self._tokenizer_threads = ThreadPoolExecutor(_TOKENIZER_THREADS, "tokenizer")
 
     def progress(self, message: str) -> None:
-        """What the start is doing now: the reason why the server is not ready yet."""
+        """Set the step of the start, which probes get as the reason why the server is not ready."""
         self._reason = f"starting: {message}"
 
     def ready(self, service: Service) -> None:
-        """Requests can be answered from now on."""
+        """Answer requests from now on."""
         self.metrics.add_engine(service.engine.snapshot)
         self._service = service
 
     def stop(self) -> None:
         """Refuse requests from now on."""
         self._service, self._reason = None, "stopping"
-        self._tokenizing.shutdown(wait=False)
+        self._tokenizer_threads.shutdown(wait=False)
 
     def unready_reason(self) -> str | None:
-        """Why requests are refused; None while they are answered."""
+        """Return why requests are refused; None while they are answered."""
         service = self._service
         if service is None:
             return self._reason
@@ -70,10 +69,10 @@ class Serving:
         )
 
     def service(self) -> Service:
-        """The model and engine to answer with.
+        """Return the model and engine to answer with.
 
         Raises:
-            ApiError: 503 while there is none that works.
+            ApiError: 503 while the server is not ready.
         """
         service, reason = self._service, self.unready_reason()
         if service is None or reason is not None:
@@ -81,26 +80,26 @@ class Serving:
         return service
 
     def service_for(self, model: str) -> Service:
-        """The service, if it serves the model of this name.
+        """Return the service if it serves the model with this name.
 
         Raises:
-            ApiError: 404 for any other name, 503 while there is no working service.
+            ApiError: 404 for any other name, 503 while the server is not ready.
         """
         service = self.service()
         if model != service.model.name:
             raise ApiError(
                 404,
-                f"model {model!r} does not exist; served is {service.model.name!r}",
+                f"model {model!r} does not exist; the served model is {service.model.name!r}",
                 param="model",
                 code="model_not_found",
             )
         return service
 
     async def tokenize(self, work: Callable[[], T]) -> T:
-        """The result of `work`, done beside the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
+        """Run `work` in a thread, so that the event loop goes on, and return its result."""
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizer_threads, work)
 
     def request_ended(self, record: RequestRecord) -> None:
-        """Count and log a request."""
+        """Count and log a request that has ended."""
         self.metrics.count(record)
         record.log()

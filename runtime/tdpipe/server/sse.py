@@ -1,4 +1,4 @@
-"""Server-sent events as OpenAI's clients read them."""
+"""Streams server-sent events in the form that OpenAI's clients read."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventStream(Response):
-    """Sends JSON objects as they come, then `[DONE]`; or an error object, which ends the stream.
+    """Sends JSON objects as they arrive, and then `[DONE]`. An error is sent as an object and ends the stream.
 
     Args:
-        events: the objects.
-        close: called when the stream is over, at once when the client disconnects.
+        events: the objects to send.
+        close: called when the stream has ended, which it does at once when the client disconnects.
     """
 
     media_type = "text/event-stream"
@@ -30,7 +30,7 @@ class EventStream(Response):
     def __init__(self, events: AsyncGenerator[dict[str, Any]], close: Callable[[], None]) -> None:
         self.status_code = 200
         self.background = None
-        # Proxies such as nginx would collect the events otherwise.
+        # Without these headers proxies such as nginx buffer the events.
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
         self._events = events
         self._close = close

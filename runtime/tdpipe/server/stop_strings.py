@@ -1,6 +1,6 @@
-"""Stop strings in text that arrives in pieces.
+"""Finds stop strings in text that arrives in pieces.
 
-They are looked for in text, not in tokens, because a stop string's border need not be a token's.
+The search is in text and not in tokens, because a stop string may start or end within a token.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Finds the first stop string to be completed, and holds back only what may begin one.
+    """Finds the first complete stop string, and holds back only text that may be the start of one.
 
-    The result does not depend on how the text is cut into pieces: of several stop strings the one
-    that is complete first wins, of those complete at the same character the longest.
+    The result does not depend on how the text is cut into pieces. The stop string that is complete first wins; if
+    several are complete at the same character, the longest of them wins.
     """
 
     __slots__ = ("_held", "_stops")
@@ -22,7 +22,10 @@ class StopStrings:
         self._held = ""
 
     def feed(self, text: str) -> tuple[str, bool]:
-        """(text that may be shown, which ends before a stop string; whether one is complete)."""
+        """Add text. Return the text that may be shown, and whether a stop string is complete.
+
+        The text to show ends before the stop string.
+        """
         if not self._stops:
             return text, False
         text = self._held + text
@@ -32,18 +35,18 @@ class StopStrings:
         if matches:
             self._held = ""
             return text[: min(matches)[1]], True
-        safe = min(_beginning(stop, text) for stop in self._stops)
+        safe = min(_find_start(stop, text) for stop in self._stops)
         self._held = text[safe:]
         return text[:safe], False
 
     def flush(self) -> str:
-        """What is still held back, at the end of the output."""
+        """Return the text that is still held back, at the end of the output."""
         held, self._held = self._held, ""
         return held
 
 
-def _beginning(stop: str, text: str) -> int:
-    """Where the longest end of `text` that is a beginning of `stop` starts, else its length."""
+def _find_start(stop: str, text: str) -> int:
+    """Return the index from which the rest of `text` is a prefix of `stop`; the length of `text` if there is none."""
     start = text.find(stop[0], max(0, len(text) - len(stop) + 1))
     while start >= 0:
         if stop.startswith(text[start:]):

@@ -1,7 +1,7 @@
-"""The checkpoint's tokenizer: text to ids, chat messages to ids, ids to text.
+"""The checkpoint's tokenizer: text to token ids, chat messages to token ids, token ids to text.
 
-transformers reads the files and renders chat templates; encoding and decoding use its Rust backend
-directly, which releases the GIL and neither warns about long prompts nor truncates them.
+transformers reads the files and renders chat templates. Encoding and decoding use its Rust backend directly, which
+releases the GIL and neither warns about long prompts nor truncates them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ import jinja2
 
 from tdpipe.core.errors import ModelError, RequestError
 
-_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
 _FALLBACK_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 class Tokenizer:
-    """A fast tokenizer of transformers, `hf`. Safe to use from several threads."""
+    """A tokenizer that is safe to use from several threads.
+
+    Args:
+        hf: a fast tokenizer of transformers.
+    """
 
     def __init__(self, hf: Any) -> None:  # noqa: ANN401 - transformers is untyped
         self._hf = hf
@@ -38,15 +42,15 @@ class Tokenizer:
         self._texts: dict[int, str] = {}
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a prompt, with the special tokens that belong around one (BOS)."""
+        """Encode a prompt, with the special tokens that the model expects around it, such as BOS."""
         ids = tuple(self._backend.encode(text, add_special_tokens=True).ids)
         return (self.bos_token_id,) if not ids and self.bos_token_id is not None else ids
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
-        """Token ids of a conversation, as the chat template writes it up to the answer's beginning.
+        """Encode a conversation with the chat template, up to the start of the answer.
 
         Raises:
-            RequestError: there is no template, or it refuses the messages.
+            RequestError: the model has no chat template, or the template refuses the messages.
         """
         if not self.has_chat_template:
             raise RequestError(
@@ -62,12 +66,12 @@ class Tokenizer:
         return tuple(self._backend.encode(text, add_special_tokens=False).ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of `tokens`, without special tokens."""
+        """Decode tokens, without special tokens."""
         text: str = self._backend.decode(tokens, skip_special_tokens=True)
         return text
 
     def token_text(self, token: int) -> str:
-        r"""The text that `token` adds; `bytes:\xe4\xb8` where it is not whole characters."""
+        r"""Return the text that `token` adds, or such as `bytes:\xe4\xb8` if it splits a character."""
         text = self._texts.get(token)
         if text is None:
             text = self._in_context(token)
@@ -77,7 +81,7 @@ class Tokenizer:
         return text
 
     def token_bytes(self, token: int) -> bytes:
-        """The UTF-8 bytes that `token` adds to a text."""
+        """Return the UTF-8 bytes that `token` adds to a text."""
         piece = self._backend.id_to_token(token) or ""
         if fallback := _FALLBACK_BYTE.fullmatch(piece):
             return bytes([int(fallback[1], 16)])
@@ -90,7 +94,7 @@ class Tokenizer:
         return self._in_context(token).encode()
 
     def _in_context(self, token: int) -> str:
-        # A token alone loses its leading space in many tokenizers.
+        # Many tokenizers drop the leading space of a token that is decoded alone.
         before: str = self._backend.decode(self._anchor)
         text: str = self._backend.decode([*self._anchor, token], skip_special_tokens=False)
         return text[len(before) :]
@@ -110,14 +114,14 @@ class Tokenizer:
 
 
 def load_tokenizer(checkpoint: Path) -> Tokenizer:
-    """The tokenizer of the checkpoint in this directory; no code of the checkpoint is run.
+    """Load the tokenizer of the checkpoint in this directory. No code of the checkpoint is run.
 
     Raises:
-        ModelError: it has no tokenizer, or one that transformers cannot make fast.
+        ModelError: the checkpoint has no tokenizer, or transformers cannot load it as a fast one.
     """
     from transformers import AutoTokenizer
 
-    if not any((checkpoint / name).is_file() for name in _FILES):
+    if not any((checkpoint / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(
             f"{checkpoint} has no tokenizer; "
             "put the model's tokenizer.json and tokenizer_config.json there"
@@ -126,7 +130,7 @@ def load_tokenizer(checkpoint: Path) -> Tokenizer:
         hf = AutoTokenizer.from_pretrained(
             str(checkpoint), local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # transformers raises whatever its parsers do
+    except Exception as error:  # transformers passes on whatever its parsers raise
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
             f"the tokenizer in {checkpoint} cannot be read: {reason}; "
@@ -140,7 +144,7 @@ def load_tokenizer(checkpoint: Path) -> Tokenizer:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """Byte-level tokenizers write printable bytes as themselves, the others as U+0100 upwards."""
+    """Map characters to bytes: byte-level tokenizers write printable bytes as themselves, others from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
     characters = {chr(byte): byte for byte in printable}

@@ -1,1 +1,1 @@
-"""The endpoints, a file per resource: read a body, ask the engine, shape the answer."""
+"""The endpoints, one file per resource. Each reads a body, submits it to the engine and shapes the answer."""

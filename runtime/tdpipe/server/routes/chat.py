@@ -39,7 +39,10 @@ async def create_chat_completion(context: Context) -> Response:
 
     prompt = await context.serving.tokenize(tokenize)
     if not prompt.tokens:
-        raise RequestError("messages: the chat template makes no token of them", "messages")
+        raise RequestError(
+            "messages: the chat template turns them into no token; give at least one with text",
+            "messages",
+        )
     call = submit(context, service, body, [prompt])
     answer = _Answer(context.request_id, body, service.model)
     include_usage = body.include_usage
@@ -49,7 +52,7 @@ async def create_chat_completion(context: Context) -> Response:
 
 
 class _Answer:
-    """Chat completions, and chunks with the difference to the chunk before."""
+    """Shapes chat completions, and chunks that carry only what is new."""
 
     def __init__(self, request_id: str, body: ChatBody, model: ServedModel) -> None:
         self._head = {
@@ -77,8 +80,7 @@ class _Answer:
         ) -> dict[str, Any]:
             return head | {"choices": [self._choice(tokens, finish) | {"delta": delta}]}
 
-        # The role waits for the first token, so that a client which times the first chunk times the
-        # first token.
+        # The role is sent with the first token, so that a client that times the first chunk measures the TTFT.
         role_sent = False
         waiting: tuple[ScoredToken, ...] = ()
         async with aclosing(call.deltas()) as deltas:
@@ -96,7 +98,7 @@ class _Answer:
             yield head | {"choices": [], "usage": call.usage()}
 
     def _choice(self, tokens: Sequence[ScoredToken], finish: FinishReason | None) -> dict[str, Any]:
-        # A chunk without tokens has no log-probabilities, not an empty list of them.
+        # A chunk without tokens has null for log-probabilities, not an empty list.
         logprobs = (
             chat_logprobs(tokens, self._tokenizer) if self._with_logprobs and tokens else None
         )

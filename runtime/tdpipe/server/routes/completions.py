@@ -50,12 +50,12 @@ def _tokenize(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[Tokenized
         for prompt in prompts
     ]
     if not all(prompt.tokens for prompt in tokenized):
-        raise RequestError("prompt: is empty; give at least one token", "prompt")
+        raise RequestError("prompt: is empty; give at least one token in each prompt", "prompt")
     return tokenized
 
 
 class _Answer:
-    """Completions and their chunks, which have the same shape."""
+    """Shapes completions and their chunks, which are alike."""
 
     def __init__(self, request_id: str, body: CompletionBody, model: ServedModel) -> None:
         self._head = {

@@ -1,4 +1,4 @@
-"""Probes, version and metrics, for orchestrators and monitoring."""
+"""Health probes, version and metrics, for orchestrators and monitoring."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ router = APIRouter()
 
 @router.get("/health/live")
 async def live() -> dict[str, str]:
-    """The process runs and answers."""
+    """Report that the process runs and answers."""
     return {"status": "live"}
 
 
 @router.get("/health/ready")
 async def ready(context: Context) -> JSONResponse:
-    """Requests are answered; otherwise 503 with the reason."""
+    """Report whether requests are answered: 200, or 503 with the reason why not."""
     reason = context.serving.unready_reason()
     if reason is not None:
         return JSONResponse({"status": "not ready", "reason": reason}, 503)
@@ -28,12 +28,12 @@ async def ready(context: Context) -> JSONResponse:
 
 @router.get("/version")
 async def version() -> dict[str, str]:
-    """The running version."""
+    """Return the version that runs."""
     return {"version": __version__}
 
 
 @router.get("/metrics")
 async def metrics(context: Context) -> Response:
-    """Figures for Prometheus."""
+    """Return metrics in Prometheus' text format."""
     text, content_type = context.serving.metrics.render()
     return Response(text, media_type=content_type)

@@ -14,13 +14,13 @@ router = APIRouter()
 
 @router.get("/v1/models")
 async def list_models(context: Context) -> dict[str, Any]:
-    """All served models."""
+    """List the served model."""
     return {"object": "list", "data": [_card(context.serving.service())]}
 
 
 @router.get("/v1/models/{name:path}")
 async def retrieve_model(name: str, context: Context) -> dict[str, Any]:
-    """One model."""
+    """Describe one model."""
     return _card(context.serving.service_for(name))
 
 
@@ -30,6 +30,6 @@ def _card(service: Service) -> dict[str, Any]:
         "object": "model",
         "created": service.model.created,
         "owned_by": "tdpipe",
-        # Not OpenAI's, but what clients that size their prompts look for.
+        # Not a field of OpenAI's API; clients that size their prompts read it.
         "max_model_len": service.engine.capacity.longest_sequence,
     }

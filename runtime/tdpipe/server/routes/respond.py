@@ -1,4 +1,4 @@
-"""Sending a call's answer, whole or as events, while its client is there to read it."""
+"""Sends a call's answer, whole or as events, until it is complete or the client disconnects."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class Answer(Protocol):
     """Shapes a call's output as its endpoint's JSON."""
 
     def whole(self, outputs: Sequence[Output]) -> dict[str, Any]:
-        """The response of a call that is not streamed, without `usage`."""
+        """Build the response of a call that is not streamed, without `usage`."""
 
     def chunks(self, call: Call, *, include_usage: bool) -> AsyncGenerator[dict[str, Any]]:
-        """The events of a streamed call."""
+        """Yield the events of a streamed call."""
 
 
 async def respond(
     request: Request, call: Call, answer: Answer, *, stream: bool | None, include_usage: bool
 ) -> Response:
-    """Take over `call`, which is closed when its answer is sent or its client is gone.
+    """Send the answer of `call`, and close the call when the answer is complete or the client is gone.
 
     Raises:
-        ClientGoneError: the client disconnected before a whole answer.
+        ClientGoneError: the client disconnected before the answer was complete.
     """
     if stream:
         return EventStream(answer.chunks(call, include_usage=include_usage), call.close)

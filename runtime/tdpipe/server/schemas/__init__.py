@@ -1,4 +1,4 @@
-"""Request bodies: which fields are accepted, with which values.
+"""Request bodies: the accepted fields and their values.
 
-A field that is not supported is refused by name, unless its value is the one that changes nothing.
+A field that is not supported is refused by name, unless it has the value that changes nothing.
 """

@@ -1,4 +1,4 @@
-"""Reading a JSON body, with errors that name the field and say what it takes."""
+"""Reads and validates JSON bodies, with errors that name the field and what it accepts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tdpipe.server.errors import ApiError
 
 BodyT = TypeVar("BodyT", bound="Body")
 _FIELD_ERROR = "field_error"
-_LONGEST_ECHO = 80
-_MOST_BYTES = 8 * 2**20
-_QUICK_BYTES = 2**16
-"""Up to here a body is validated in about a millisecond."""
+_MAX_SHOWN_CHARACTERS = 80
+_MAX_BODY_BYTES = 8 * 2**20
+_MAX_INLINE_BYTES = 2**16
+"""Size up to which a body is validated on the event loop, which takes about a millisecond."""
 
 
 class Body(BaseModel):
-    """A JSON object of known fields and exact types."""
+    """A JSON object with known fields and exact types."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -33,11 +33,11 @@ class Body(BaseModel):
         use_attribute_docstrings=True,
     )
     unsupported: ClassVar[dict[str, str]] = {}
-    """Fields of OpenAI's that are refused unless null, and what to do instead."""
+    """Fields of OpenAI's API that are refused unless they are null, with what to do instead."""
 
     @model_validator(mode="before")
     @classmethod
-    def _knows_all_fields(cls, value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    def _refuse_unknown_fields(cls, value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
         if not isinstance(value, dict):
             return value
         for name in value:
@@ -47,34 +47,34 @@ class Body(BaseModel):
                 reason = cls.unsupported.get(name, "unknown field")
                 raise field_error(
                     name,
-                    f"{reason}; accepted are {', '.join(cls.model_fields)}",
+                    f"{reason}; accepted fields are {', '.join(cls.model_fields)}",
                     "unknown_parameter",
                 )
         return {name: item for name, item in value.items() if name in cls.model_fields}
 
 
 def field_error(name: str, problem: str, code: str = "invalid_value") -> PydanticCustomError:
-    """What a validator of a whole body raises about one of its fields."""
+    """Create the error that a validator of a whole body raises about one of its fields."""
     return PydanticCustomError(
         _FIELD_ERROR, "{problem}", {"name": name, "problem": problem, "code": code}
     )
 
 
 async def read_body(request: Request, schema: type[BodyT]) -> BodyT:
-    """The request's body as `schema`.
+    """Read the request's body and validate it.
 
     Raises:
-        ApiError: 400, for the first thing that is wrong with it, or 413.
-        ClientGoneError: the client disconnected before its end.
+        ApiError: 400 for the first problem of the body, or 413 if it is too large.
+        ClientGoneError: the client disconnected before the end of the body.
     """
     try:
         raw = await _read(request)
     except ClientDisconnect as error:
         raise ClientGoneError from error
     try:
-        if len(raw) <= _QUICK_BYTES:
+        if len(raw) <= _MAX_INLINE_BYTES:
             return schema.model_validate_json(raw)
-        # The event loop has probes to answer and tokens to deliver meanwhile.
+        # The event loop must answer probes and deliver tokens meanwhile.
         return await asyncio.to_thread(schema.model_validate_json, raw)
     except ValidationError as error:
         raise _to_api_error(error.errors(include_url=False)[0], schema) from error
@@ -84,18 +84,18 @@ async def _read(request: Request) -> bytes:
     raw = bytearray()
     async for part in request.stream():
         raw += part
-        if len(raw) > _MOST_BYTES:
+        if len(raw) > _MAX_BODY_BYTES:
             raise ApiError(
                 413,
-                f"the body has more than {_MOST_BYTES // 2**20} MiB; send several requests",
+                f"the body is larger than {_MAX_BODY_BYTES // 2**20} MiB; split it into several requests",
                 code="body_too_large",
             )
     return bytes(raw)
 
 
 def openapi_body(schema: type[Body]) -> dict[str, Any]:
-    """The route's `openapi_extra`, since FastAPI does not see bodies that `read_body` reads."""
-    # The id makes references to `#/$defs` mean this schema's own, not the document's.
+    """Build a route's `openapi_extra`, because FastAPI does not see bodies that `read_body` reads."""
+    # With an id of its own the schema's references to `#/$defs` do not mean the document's.
     described = {"$id": schema.__name__} | schema.model_json_schema()
     content = {"application/json": {"schema": described}}
     return {"requestBody": {"required": True, "content": content}}
@@ -117,7 +117,7 @@ def _to_api_error(error: ErrorDetails, schema: type[Body]) -> ApiError:
         str(context["error"]) if kind == "value_error" else f"{error['msg']}{_got(error['input'])}"
     )
     if kind in {"literal_error", "none_required"} and len(error["loc"]) == 1:
-        # These say what is accepted, the field's description why.
+        # pydantic's message says what is accepted; the field's description says why.
         message += f"; {schema.model_fields[str(error['loc'][0])].description}"
     return ApiError(
         400, f"{param}: {message}" if param else message, param=param, code="invalid_value"
@@ -126,7 +126,7 @@ def _to_api_error(error: ErrorDetails, schema: type[Body]) -> ApiError:
 
 def _got(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return f"; got {text if len(text) <= _LONGEST_ECHO else text[:_LONGEST_ECHO] + '…'}"
+    return f"; got {text if len(text) <= _MAX_SHOWN_CHARACTERS else text[:_MAX_SHOWN_CHARACTERS] + '…'}"
 
 
 def _path(location: tuple[int | str, ...]) -> str | None:

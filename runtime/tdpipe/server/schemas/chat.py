@@ -11,8 +11,8 @@ from tdpipe.server.schemas.common import GenerationBody, LogprobCount, TextForma
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 _NO_TOOLS = "tools are not supported"
-_NO_AUDIO = "only text is supported"
-_OF_ANSWERS = "belongs to answers; leave it out"
+_ONLY_TEXT = "only text is supported"
+_ANSWER_FIELD = "is a field of answers; leave it out"
 
 
 class TextPart(Body):
@@ -23,24 +23,24 @@ class TextPart(Body):
 
 class ChatMessage(Body):
     role: Literal["system", "developer", "user", "assistant"]
-    """Whose message it is; `developer` is OpenAI's newer name of `system`."""
+    """Author of the message; `developer` is OpenAI's newer name for `system`."""
     content: list[TextPart]
-    """A string or a list of text parts, which are joined by line breaks."""
+    """Text, or a list of text parts, which are joined by line breaks."""
     name: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")] | None = None
-    """Handed to the model's chat template, which decides whether it is shown to the model."""
+    """Name of the author. The chat template decides whether the model sees it."""
 
     unsupported: ClassVar[dict[str, str]] = {
         "tool_calls": _NO_TOOLS,
         "tool_call_id": _NO_TOOLS,
         "function_call": _NO_TOOLS,
-        "audio": _NO_AUDIO,
-        "refusal": _OF_ANSWERS,
-        "annotations": _OF_ANSWERS,
+        "audio": _ONLY_TEXT,
+        "refusal": _ANSWER_FIELD,
+        "annotations": _ANSWER_FIELD,
     }
 
     @field_validator("content", mode="before", json_schema_input_type=str | list[TextPart])
     @classmethod
-    def _text_is_a_part(cls, value: object) -> object:
+    def _string_to_part(cls, value: object) -> object:
         if isinstance(value, str):
             return [{"type": "text", "text": value}]
         if not isinstance(value, list):
@@ -48,13 +48,15 @@ class ChatMessage(Body):
         return value
 
     def for_template(self) -> dict[str, str]:
-        """The message as chat templates read it."""
+        """Convert the message to the form that chat templates read."""
         role = "system" if self.role == "developer" else self.role
         fields = {"role": role, "content": "\n".join(part.text for part in self.content)}
         return fields if self.name is None else fields | {"name": self.name}
 
 
 class ChatBody(GenerationBody):
+    """A chat completion request."""
+
     endpoint = "chat"
     id_prefix = "chatcmpl"
     prompt_field = "messages"
@@ -64,13 +66,13 @@ class ChatBody(GenerationBody):
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     """The conversation so far."""
     max_tokens: Count | None = None
-    """Older name of `max_completion_tokens`."""
+    """Older name for `max_completion_tokens`."""
     max_completion_tokens: Count | None = None
-    """Output tokens at most. Default: what the prompt leaves of the context."""
+    """Maximum number of output tokens. Default: what the prompt leaves of the context."""
     logprobs: bool | None = None
     """Return the log-probability of each output token."""
     top_logprobs: LogprobCount | None = None
-    """Also return those of this many likeliest tokens. Only with `logprobs`."""
+    """Also return the log-probabilities of this many likeliest tokens. Only allowed with `logprobs`."""
     response_format: TextFormat | None = None
     """Only text is supported."""
     tools: None = None
@@ -83,12 +85,12 @@ class ChatBody(GenerationBody):
         "functions": _NO_TOOLS,
         "function_call": _NO_TOOLS,
         "parallel_tool_calls": _NO_TOOLS,
-        "modalities": _NO_AUDIO,
-        "audio": _NO_AUDIO,
+        "modalities": _ONLY_TEXT,
+        "audio": _ONLY_TEXT,
     }
 
     @model_validator(mode="after")
-    def _fields_agree(self) -> Self:
+    def _check_combinations(self) -> Self:
         limits = {self.max_tokens, self.max_completion_tokens} - {None}
         if len(limits) > 1:
             raise field_error("max_tokens", "differs from max_completion_tokens; give one of them")
@@ -98,12 +100,12 @@ class ChatBody(GenerationBody):
 
     @property
     def output_limit(self) -> tuple[str, int | None]:
-        """(field, output tokens at most if it is given)."""
+        """Name of the field that limits the output, and its value; None if it is not given."""
         if self.max_tokens is not None:
             return "max_tokens", self.max_tokens
         return "max_completion_tokens", self.max_completion_tokens
 
     @property
     def logprob_count(self) -> int | None:
-        """Likeliest tokens to return with each token; None returns no log-probabilities."""
+        """Number of likeliest tokens to return with each token; None returns no log-probabilities."""
         return (self.top_logprobs or 0) if self.logprobs else None

@@ -9,11 +9,13 @@ from pydantic import Field, field_validator
 from tdpipe.server.schemas.common import GenerationBody, LogprobCount
 
 Prompt = str | list[int]
-_MOST_PROMPTS = 1024
-_FORMS = "give a string, a list of strings, a list of token ids, or a list of such lists"
+_MAX_PROMPTS = 1024
+_PROMPT_FORMS = "give a string, a list of strings, a list of token ids, or a list of such lists"
 
 
 class CompletionBody(GenerationBody):
+    """A completion request."""
+
     endpoint = "completions"
     id_prefix = "cmpl"
     prompt_field = "prompt"
@@ -21,11 +23,11 @@ class CompletionBody(GenerationBody):
     default_output_limit = 16
 
     prompt: list[Prompt]
-    """A text or token ids, or a list of either; each prompt becomes a choice."""
+    """Text or token ids, or a list of either. Each prompt becomes a choice of the answer."""
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    """Output tokens at most. Default 16."""
+    """Maximum number of output tokens. Default 16."""
     logprobs: LogprobCount | None = None
-    """Return log-probabilities of each token and of this many likeliest ones."""
+    """Return log-probabilities of each output token and of this many likeliest tokens."""
     best_of: Literal[1] | None = None
     """Only 1 is supported."""
     echo: Literal[False] | None = None
@@ -44,36 +46,36 @@ class CompletionBody(GenerationBody):
         "prompt", mode="plain", json_schema_input_type=str | list[str] | list[int] | list[list[int]]
     )
     @classmethod
-    def _as_list(cls, value: Any) -> list[Prompt]:  # noqa: ANN401 - whatever JSON holds
+    def _to_list(cls, value: Any) -> list[Prompt]:  # noqa: ANN401 - whatever JSON holds
         if isinstance(value, str):
             return [value]
         if not isinstance(value, list):
-            raise ValueError(_FORMS)
+            raise ValueError(_PROMPT_FORMS)
         if not value:
-            raise ValueError(f"is empty; {_FORMS}")
-        if len(value) > _MOST_PROMPTS and not _are_token_ids(value):
-            raise ValueError(f"has {len(value)} prompts; give at most {_MOST_PROMPTS} in a request")
+            raise ValueError(f"is empty; {_PROMPT_FORMS}")
+        if len(value) > _MAX_PROMPTS and not _are_token_ids(value):
+            raise ValueError(f"has {len(value)} prompts; give at most {_MAX_PROMPTS} in a request")
         if _are_token_ids(value):
             return [value]
         if all(isinstance(item, str) for item in value):
             return value
         if all(isinstance(item, list) and _are_token_ids(item) for item in value):
             return value
-        raise ValueError(f"mixes kinds, or holds ids below 0; {_FORMS}")
+        raise ValueError(f"mixes kinds, or has token ids below 0; {_PROMPT_FORMS}")
 
     @field_validator("logprobs", mode="before")
     @classmethod
-    def _off_as_chat_writes_it(cls, value: object) -> object:
+    def _false_to_none(cls, value: object) -> object:
         return None if value is False else value
 
     @property
     def output_limit(self) -> tuple[str, int | None]:
-        """(field, output tokens at most if it is given)."""
+        """Name of the field that limits the output, and its value; None if it is not given."""
         return "max_tokens", self.max_tokens
 
     @property
     def logprob_count(self) -> int | None:
-        """Likeliest tokens to return with each token; None returns no log-probabilities."""
+        """Number of likeliest tokens to return with each token; None returns no log-probabilities."""
         return self.logprobs
 
 
