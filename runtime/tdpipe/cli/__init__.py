@@ -1,6 +1,6 @@
 """The `tdpipe` command.
 
-torch, Ray and transformers are imported by the commands that need them, never for `--help`.
+Commands import heavy packages such as torch, Ray and transformers when they run, so that `--help` is quick.
 """
 
 from tdpipe.cli.app import main

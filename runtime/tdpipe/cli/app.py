@@ -1,4 +1,4 @@
-"""The command line: its commands, and errors as one line."""
+"""The command line: registers the commands, and prints an error as one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tdpipe.cli.plan import EPILOG as PLAN_EPILOG
 from tdpipe.cli.plan import plan
 from tdpipe.cli.profile import EPILOG as PROFILE_EPILOG
 from tdpipe.cli.profile import profile
-from tdpipe.cli.serve import EPILOG, serve
+from tdpipe.cli.serve import EPILOG as SERVE_EPILOG
+from tdpipe.cli.serve import serve
 from tdpipe.cli.simulate import EPILOG as SIMULATE_EPILOG
 from tdpipe.cli.simulate import simulate
 from tdpipe.cli.train_predictor import EPILOG as TRAIN_PREDICTOR_EPILOG
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.command(epilog=EPILOG)(serve)
+app.command(epilog=SERVE_EPILOG)(serve)
 app.command(epilog=SIMULATE_EPILOG)(simulate)
 app.command(epilog=PLAN_EPILOG)(plan)
 app.command(epilog=PROFILE_EPILOG)(profile)
@@ -56,10 +57,10 @@ def _options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit.
 
-    The status is 0, 2 for wrong settings or usage, and 1 for any other expected error.
+    The exit status is 0, or 2 for wrong settings or usage, or 1 for any other error that tdpipe raises on purpose.
 
     Args:
-        arguments: without the program's name; None takes them from `sys.argv`.
+        arguments: command-line arguments without the program's name; None takes them from `sys.argv`.
     """
     try:
         app(arguments, prog_name="tdpipe")

@@ -1,4 +1,4 @@
-"""`tdpipe bench`: the real engine with stages that only take their time, beside the simulator."""
+"""`tdpipe bench`: compares the real engine, over stages that only wait, with the simulator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tdpipe.cli.output_file import check_output, write_output
-from tdpipe.cli.scenario_choice import KVBandwidth, KVCapacity
+from tdpipe.cli.scenario_choice import (
+    KVBandwidth,
+    KVCapacity,
+    Lengths,
+    LongestPrompt,
+    ModelName,
+    Seed,
+    TraceFile,
+)
 from tdpipe.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -24,13 +32,14 @@ _REQUESTS = 2000
 EPILOG = """\b
 Examples:
   tdpipe bench --paced 4xL20 --model llama-2-13b --policy hybrid --budget 128
-  tdpipe bench --profile model.yaml                    stages as `tdpipe profile` measured them
+  tdpipe bench --profile model.yaml                    with stages that `tdpipe profile` measured
   tdpipe bench --paced 4xL20 --model qwen2.5-32b --profile L20-Qwen2.5-32B.csv --trace lengths.csv \\
       --longest-prompt 1024 --max-running 400
 
 \b
-Engine, scheduler, Ray actors and messages are real. Stages compute nothing: each waits as long as the profile says that
-its GPU would, and passes 8 bytes a token on, which arrive when the GPU's link would have carried the activations.
+Engine, scheduler, Ray actors and messages are real. Stages compute nothing: each waits for the time
+that its GPU would compute, and passes 8 bytes per token on, which arrive as late as the activations would over the
+GPU's link.
 """
 
 
@@ -38,58 +47,53 @@ def bench(
     paced: Annotated[
         str | None,
         typer.Option(
-            help="GPUs that the stages stand in for.", metavar="4xL20", show_default=False
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Known model, or a directory with a config.json.",
-            metavar="NAME|DIR",
+            help="Number and kind of the GPUs that are simulated.",
+            metavar="4xL20",
             show_default=False,
         ),
     ] = None,
-    trace: Annotated[
-        Path | None, typer.Option(help="CSV of lengths; else a synthetic mix.", metavar="FILE")
-    ] = None,
-    policy: Annotated[str, typer.Option(help="Policy of the scheduler.")] = "adaptive",
+    model: ModelName = None,
+    trace: TraceFile = None,
+    policy: Annotated[str, typer.Option(help="Scheduling policy.")] = "adaptive",
     requests: Annotated[
         int | None,
         typer.Option(
-            min=1, help=f"Requests, all at once; else {_REQUESTS}, or all of a shorter trace."
+            min=1,
+            help=f"Number of requests, all at once; if absent, {_REQUESTS} or all of a shorter trace.",
         ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1.0, help="Of the steady state.")] = 60.0,
-    ramp: Annotated[float, typer.Option(min=0.0, help="Seconds before it.")] = 30.0,
-    longest_prompt: Annotated[
-        int | None, typer.Option(min=1, help="Leave longer prompts out.", show_default=False)
-    ] = None,
-    lengths: Annotated[
-        str, typer.Option(help="What is known of output lengths: oracle, classifier or mean.")
-    ] = "classifier",
+    seconds: Annotated[
+        float, typer.Option(min=1.0, help="Length of the measured steady state, in seconds.")
+    ] = 60.0,
+    ramp: Annotated[
+        float, typer.Option(min=0.0, help="Time before the steady state, in seconds.")
+    ] = 30.0,
+    longest_prompt: LongestPrompt = None,
+    lengths: Lengths = "classifier",
     budget: Annotated[
         int | None, typer.Option(min=1, help="Token budget of the policy.", show_default=False)
     ] = None,
     max_running: Annotated[
-        int, typer.Option(min=1, help="Requests that may hold KV at once.")
+        int, typer.Option(min=1, help="Maximum number of requests that hold KV cache at once.")
     ] = 2048,
     profile: Annotated[
         Path | None,
         typer.Option(
-            help="Times of the stages: a file of `tdpipe profile`, which takes the place of --paced and --model, "
-            "or a CSV of the whole model's; else estimated from the GPU.",
+            help="Step times: a file of `tdpipe profile`, which replaces --paced and --model, or a CSV of the whole "
+            "model's times; if absent, estimated from the GPU.",
             metavar="FILE",
         ),
     ] = None,
     kv_bandwidth: KVBandwidth = None,
     kv_capacity: KVCapacity = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    seed: Seed = 0,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write all figures here, too.", metavar="FILE")
+        Path | None,
+        typer.Option("--json", help="Also write all figures to this file.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Run the engine in real time on GPUs that are not there, and compare it with the simulator."""
-    from tdpipe.cli.scenario_choice import choose_scenario, scarce_room
+    """Run the engine in real time on simulated GPUs, and compare it with the simulator."""
+    from tdpipe.cli.scenario_choice import choose_scenario, kv_room_remedy
     from tdpipe.cli.startup_report import StartupReport
     from tdpipe.measurement.paced_run import PacedPlan, compare_paced
     from tdpipe.simulation.contestant import check_budget, check_room, find_contestants
@@ -108,7 +112,9 @@ def bench(
     )
     contestant, *others = find_contestants(policy)
     if others or contestant.tensor_parallel:
-        raise SettingsError("--policy", f"{policy} is not one pipeline policy", "name one")
+        raise SettingsError(
+            "--policy", f"{policy} is not one pipeline policy", "give the name of one"
+        )
     if budget is not None:
         check_budget([contestant])
         contestant = contestant.with_budget(budget)
@@ -117,8 +123,8 @@ def bench(
     requests = sample_size(rows, requests, _REQUESTS)
     drawn = sample(rows, requests, seed, arrivals=False)
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed)
-    option, more = scarce_room("--paced", kv_capacity)
-    check_room(contestant, scenario, jobs, option, more)
+    option, remedy = kv_room_remedy("--paced", kv_capacity)
+    check_room(contestant, scenario, jobs, option, remedy)
     plan = PacedPlan(
         scenario.pipeline, scenario.pipeline_kv_tokens, scenario.latencies, settings, jobs
     )
@@ -128,16 +134,16 @@ def bench(
         typer.echo(f"  {line}")
     typer.echo(f"  output lengths known to the scheduler: {lengths}")
     compared = compare_paced(plan, StartupReport().step, ramp=ramp, seconds=seconds)
-    typer.echo(report(compared))
+    typer.echo(_table(compared))
     if json_file is not None:
         figures = asdict(compared) | {"loss": compared.loss, "deviation": compared.deviation}
         write_output(json_file, f"{json.dumps(figures, indent=2)}\n".encode(), "--json")
 
 
-def report(compared: PacedComparison) -> str:
-    """The comparison as a table and three lines."""
+def _table(compared: PacedComparison) -> str:
+    """Format the comparison as a table and three lines."""
     run = compared.paced
-    late = 1.0 - compared.simulated.tokens_per_second / compared.ideal.tokens_per_second
+    expected_loss = 1.0 - compared.simulated.tokens_per_second / compared.ideal.tokens_per_second
     columns = (run.window, compared.ideal, compared.simulated)
     names = ("paced engine", "simulated at no control cost", "simulated")
     lines = ["", " " * 31 + "".join(f"{name:>30}" for name in names)]
@@ -148,7 +154,7 @@ def report(compared: PacedComparison) -> str:
     lines += [
         "",
         (
-            f"control-plane loss {compared.loss:+.2%} (of which the simulator expects {late:.2%}); "
+            f"control-plane loss {compared.loss:+.2%} (of which the simulator expects {expected_loss:.2%}); "
             f"throughput {compared.deviation:+.2%} against the simulator"
         ),
         f"{run.running} requests running, {run.preemptions} preemptions, {run.phase_switches} phase switches",

@@ -1,4 +1,7 @@
-"""Files for what takes minutes to find: refused before, not when it is there and would be lost."""
+"""Output files of commands that run for minutes.
+
+They are checked before the run, because a result that cannot be written is lost.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +13,30 @@ from tdpipe.core.errors import SettingsError
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-_PICTURES = (".png", ".svg", ".pdf", ".jpg")
+_PICTURE_SUFFIXES = (".png", ".svg", ".pdf", ".jpg")
 
 
 def check_picture(file: Path | None, option: str) -> None:
-    """Refuse a picture that could not be written, or of a format that nothing here draws; None is none.
+    """Refuse a picture that could not be written, or whose format is not supported.
+
+    Args:
+        file: picture to be written later; None is no picture.
+        option: command-line option that named it, for errors.
 
     Raises:
-        SettingsError: its name ends like no picture, or `check_output` refuses it.
+        SettingsError: the name has no suffix of a picture, or `check_output` refuses the file.
     """
     check_output(file, option)
-    if file is not None and file.suffix.lower() not in _PICTURES:
-        problem = f"{file.name} is no name of a picture"
-        raise SettingsError(option, problem, f"end it with one of {', '.join(_PICTURES)}")
+    if file is not None and file.suffix.lower() not in _PICTURE_SUFFIXES:
+        problem = f"{file.name} is not the name of a picture"
+        raise SettingsError(option, problem, f"end it with one of {', '.join(_PICTURE_SUFFIXES)}")
 
 
 def write_output(file: Path, content: bytes, option: str) -> None:
-    """Write what was found; the file was checked before.
+    """Write a result to a file that `check_output` has accepted.
 
     Raises:
-        SettingsError: the disk is full, say.
+        SettingsError: the file cannot be written, for example because the disk is full.
     """
     try:
         file.write_bytes(content)
@@ -39,20 +45,20 @@ def write_output(file: Path, content: bytes, option: str) -> None:
 
 
 def check_output(file: Path | None, option: str) -> None:
-    """Refuse a file that could not be written; None is no file.
+    """Refuse a file that could not be written.
 
     Args:
-        file: to be written later.
-        option: which named it, for errors.
+        file: file to be written later; None is no file.
+        option: command-line option that named it, for errors.
 
     Raises:
-        SettingsError: it is a directory, lies in none, or may not be written.
+        SettingsError: the file is a directory, its directory does not exist, or it may not be written.
     """
     if file is None:
         return
     if not file.parent.is_dir():
-        raise SettingsError(option, f"no such directory: {file.parent}", "make it first")
+        raise SettingsError(option, f"no such directory: {file.parent}", "create it first")
     if file.is_dir():
         raise SettingsError(option, f"{file} is a directory", "name a file in it")
     if not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise SettingsError(option, f"{file} may not be written", "name another file")
+        raise SettingsError(option, f"{file} is not writable", "name another file")

@@ -1,12 +1,12 @@
-"""`tdpipe plan`: which GPUs, how many stages and which policy for a model and its requests."""
+"""`tdpipe plan`: recommends GPUs, their number and a policy for a model and its requests."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tdpipe.cli.scenario_choice import LongestPrompt, Seed, TraceFile
 from tdpipe.core.errors import SettingsError
 
 _REQUESTS = 500
@@ -15,11 +15,12 @@ EPILOG = """\b
 Example:
   tdpipe plan --model llama-2-70b --trace lengths.csv --gpus 4,8
 
-Everything is simulated from the GPUs' figures, by factors fitted on measured L20 tables; on other GPUs these are
-estimates. Measure one stage with `tdpipe profile` before you buy many.
+Everything is simulated from the GPUs' data sheets, with factors fitted to measurements on an L20. For other GPUs the
+figures are estimates: measure one stage with `tdpipe profile` before you buy many.
 """
-_UNFILLED = (
-    "* the requests never filled the KV cache: with more --requests these nodes may make more"
+_KV_NOT_FILLED_NOTE = (
+    "* the requests never filled the KV cache: with more --requests these nodes may reach more "
+    "tokens/s"
 )
 
 
@@ -28,24 +29,25 @@ def plan(
         str,
         typer.Option(help="Known model, or a directory with a config.json.", metavar="NAME|DIR"),
     ],
-    trace: Annotated[
-        Path | None, typer.Option(help="CSV of lengths; else a synthetic mix.", metavar="FILE")
-    ] = None,
+    trace: TraceFile = None,
     hardware: Annotated[
         str, typer.Option(help="Kinds of GPU to compare, or all.", metavar="NAME,...")
     ] = "all",
-    gpus: Annotated[str, typer.Option(help="Numbers of stages.", metavar="N,...")] = "1,2,4,8",
+    gpus: Annotated[
+        str, typer.Option(help="Numbers of GPUs to compare, one stage each.", metavar="N,...")
+    ] = "1,2,4,8",
     policy: Annotated[
-        str, typer.Option(help="Policies, or all.", metavar="NAME,...")
+        str, typer.Option(help="Policies to compare, or all.", metavar="NAME,...")
     ] = "adaptive,hybrid,temporal",
     requests: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Requests to draw; else {_REQUESTS}, or all of a shorter trace."),
+        typer.Option(
+            min=1,
+            help=f"Number of requests to draw; if absent, {_REQUESTS} or all of a shorter trace.",
+        ),
     ] = None,
-    longest_prompt: Annotated[
-        int | None, typer.Option(min=1, help="Leave longer prompts out.", show_default=False)
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    longest_prompt: LongestPrompt = None,
+    seed: Seed = 0,
 ) -> None:
     """Compare nodes for a model and its requests, and recommend one."""
     from tdpipe.simulation.contestant import find_contestants
@@ -56,20 +58,20 @@ def plan(
     from tdpipe.simulation.trace import read_trace, sample, sample_size
     from tdpipe.simulation.workload import make_jobs
 
-    shape = load_model_sizes(model)
+    sizes = load_model_sizes(model)
     kinds, numbers = parse_kinds(hardware), _numbers(gpus)
     rows = read_trace(trace, longest_prompt)
     requests = sample_size(rows, requests, _REQUESTS)
     jobs = make_jobs(sample(rows, requests, seed, arrivals=False), rows, "classifier", seed)
     typer.echo(
-        f"{shape.name}, {requests} requests at once of {trace.name if trace else 'a synthetic mix'}\n"
+        f"{sizes.name}, {requests} requests at once of {trace.name if trace else 'a synthetic mix'}\n"
         f"  simulated; stage times estimated from the GPUs' figures, {FITTED_ERROR.mean:.1%} off on average on an L20\n"
         "  bfloat16 weights and KV, 90% of each GPU's memory used, an uncontended PCIe link each\n"
         "  lengths known as by a classifier that is right for 55% of the requests\n\n"
         f"{'GPUs':<18} {'policy':<10} {'out tok/s':>9} {'per GPU':>8} {'bubble':>7} {'KV peak':>7}"
     )
     found = []
-    for each in options(kinds, numbers, shape, find_contestants(policy), jobs):
+    for each in options(kinds, numbers, sizes, find_contestants(policy), jobs):
         found.append(each)
         node = f"{each.gpus} x {each.hardware.name}"
         if each.figures is None:
@@ -82,16 +84,16 @@ def plan(
         )
     chosen = best(found)
     if chosen is None:
-        problem = f"none of these nodes can serve the requests with {shape.name}"
+        problem = f"none of these nodes can serve the requests with {sizes.name}"
         raise SettingsError(
-            "--gpus", problem, "do what the rows say, or give other kinds as --hardware"
+            "--gpus", problem, "follow the remedies in the rows, or give other kinds as --hardware"
         )
     if any(each.figures is not None and not each.filled for each in found):
-        typer.echo(_UNFILLED)
-    fastest, thriftiest = chosen
+        typer.echo(_KV_NOT_FILLED_NOTE)
+    fastest, most_per_gpu = chosen
     typer.echo(
         f"\nMost tokens per second: {fastest.gpus} x {fastest.hardware.name}, {fastest.policy}. "
-        f"Most per GPU: {thriftiest.gpus} x {thriftiest.hardware.name}, {thriftiest.policy}."
+        f"Most per GPU: {most_per_gpu.gpus} x {most_per_gpu.hardware.name}, {most_per_gpu.policy}."
     )
 
 
@@ -102,6 +104,6 @@ def _numbers(text: str) -> tuple[int, ...]:
         numbers = (0,)
     if min(numbers) < 1:
         raise SettingsError(
-            "--gpus", f"{text!r} is no list of numbers from 1 on", "give such as 2,4,8"
+            "--gpus", f"{text!r} is not a list of positive numbers", "give such as 2,4,8"
         )
     return tuple(dict.fromkeys(numbers))

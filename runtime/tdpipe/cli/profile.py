@@ -1,4 +1,4 @@
-"""`tdpipe profile`: what steps take on each stage, measured once and kept in a file."""
+"""`tdpipe profile`: measures once how long steps take on each stage, and keeps the result in a file."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tdpipe.cli.command_settings import (
+    ConfigFile,
+    Device,
+    ModelPath,
+    StageCount,
+    load_command_settings,
+)
 from tdpipe.cli.output_file import check_output
-from tdpipe.cli.setting_option import only_given, setting_option
-from tdpipe.core.settings import load_settings
 
 if TYPE_CHECKING:
     from tdpipe.core.profile import Profile
@@ -23,30 +28,27 @@ Examples:
   tdpipe serve --config tdpipe.yaml                                 with scheduler: {profile: qwen3-32b.yaml}
 
 \b
-Measure on the machine that will serve, with nothing else running, and with the same settings.
+Measure on the machine that will serve, with the same settings, while nothing else runs.
 """
 
-_POOR = 0.1
-"""Mean error of a fit that should not be served with."""
+_POOR_FIT_ERROR = 0.1
+"""Mean error above which a profile should not be served with."""
 
 
 def profile(
     output: Annotated[
-        Path, typer.Option(help="File to write: JSON if it ends so, else YAML.", metavar="FILE")
+        Path,
+        typer.Option(
+            help="File to write: JSON if its name ends in .json, else YAML.", metavar="FILE"
+        ),
     ],
-    model: Annotated[Path | None, setting_option("model", "path", "--model", metavar="DIR")] = None,
-    stages: Annotated[
-        int | None, setting_option("pipeline", "stages", "--stages", metavar="N")
-    ] = None,
-    device: Annotated[
-        str | None, setting_option("model", "device", "--device", metavar="auto|cpu|cuda")
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="YAML file of settings.", show_default=False, metavar="FILE"),
-    ] = None,
+    model: ModelPath = None,
+    stages: StageCount = None,
+    device: Device = None,
+    config: ConfigFile = None,
     seconds: Annotated[
-        float, typer.Option(min=1.0, help="That measuring may take, apart from the start.")
+        float,
+        typer.Option(min=1.0, help="Time that measuring may take, in seconds, without the start."),
     ] = 60.0,
 ) -> None:
     """Measure a model's stages on this machine, for the scheduler and the simulator."""
@@ -55,51 +57,51 @@ def profile(
         "model": {"path": model, "device": device},
         "pipeline": {"stages": stages},
     }
-    settings = load_settings(config, only_given(flags))
+    settings = load_command_settings(config, flags)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
 
-    from tdpipe.cli.demo import with_model
     from tdpipe.cli.startup_report import StartupReport
     from tdpipe.core.profile import write_profile_file
     from tdpipe.measurement.measured_profile import measure_profile
 
-    made, fit = measure_profile(with_model(settings), seconds, StartupReport().step)
-    write_profile_file(output, made)
-    typer.echo(_summary(made, fit))
-    typer.echo(f"\nwritten to {output}")
+    measured, fit = measure_profile(settings, seconds, StartupReport().step)
+    write_profile_file(output, measured)
+    typer.echo(_summary(measured, fit))
+    typer.echo(f"\nwrote {output}")
 
 
-def _summary(made: Profile, fit: ProfileFit) -> str:
+def _summary(profile: Profile, fit: ProfileFit) -> str:
     from tdpipe.core.profile import device_list
 
-    source = made.provenance
+    source = profile.provenance
     lines = [
         (
-            f"{source.model.name} in {source.dtype} on {len(made.stages)} stages: "
+            f"{source.model.name} in {source.dtype} on {len(profile.stages)} stages: "
             f"{device_list(source.devices)}"
         ),
         (
-            f"{'stage':>5} {'layers':>6} {'points':>6} {'ms at 1 token':>13} {'ms at most':>16} "
+            f"{'stage':>5} {'layers':>6} {'points':>6} {'ms at 1 token':>13} {'ms at max tokens':>16} "
             f"{'us/1000 KV tokens':>17} {'us/sampled token':>16}"
         ),
     ]
-    for stage, table in enumerate(made.stages):
-        most = f"{table.seconds[-1] * 1e3:.1f} at {table.tokens[-1]}"
+    for stage, table in enumerate(profile.stages):
+        longest = f"{table.seconds[-1] * 1e3:.1f} at {table.tokens[-1]}"
         lines.append(
             f"{stage:>5} {source.partition[stage]:>6} {len(table.tokens):>6} "
-            f"{table.seconds[0] * 1e3:>13.2f} {most:>16} {table.per_kv_token * 1e9:>17.1f} "
+            f"{table.seconds[0] * 1e3:>13.2f} {longest:>16} {table.per_kv_token * 1e9:>17.1f} "
             f"{table.per_sampled_token * 1e6:>16.1f}"
         )
-    late = made.latencies
+    latencies = profile.latencies
     lines += [
         (
-            f"a mixed step takes {made.mixing.seconds * 1e3:.2f} ms more and reads KV "
-            f"{made.mixing.decode_context:.2f} times as long"
+            f"a mixed step takes {profile.mixing.seconds * 1e3:.2f} ms more and reads KV "
+            f"{profile.mixing.decode_context:.2f} times as long"
         ),
-        f"a chunk reads its context once per {made.chunk_tile} tokens",
+        f"a chunk reads its context once per {profile.chunk_tile} tokens",
         (
-            f"a message takes {late.step * 1e6:.0f} us from the controller, {late.feedback * 1e6:.0f} us back, "
-            f"{late.activations * 1e6:.0f} us and {late.activation_token * 1e6:.2f} us a token between stages"
+            f"a message takes {latencies.step * 1e6:.0f} us from the controller, "
+            f"{latencies.feedback * 1e6:.0f} us back, "
+            f"{latencies.activations * 1e6:.0f} us and {latencies.activation_token * 1e6:.2f} us a token between stages"
         ),
         f"{'fit':<7} {'steps':>6} {'error, mean':>11} {'median':>7} {'95% within':>10} {'noise':>6}",
     ]
@@ -108,6 +110,6 @@ def _summary(made: Profile, fit: ProfileFit) -> str:
             f"{kind:<7} {error.steps:>6} {error.mean:>11.1%} {error.bias:>+7.1%} {error.worst:>10.1%} "
             f"{error.noise:>6.1%}"
         )
-    if made.fit_error is not None and made.fit_error.mean > _POOR:
+    if profile.fit_error is not None and profile.fit_error.mean > _POOR_FIT_ERROR:
         lines.append("the fit is poor: measure again with nothing else running, or for longer")
     return "\n".join(lines)

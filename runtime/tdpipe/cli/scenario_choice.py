@@ -1,7 +1,8 @@
-"""What a simulation rests on, as the commands that simulate let people choose it."""
+"""The node, model and requests that are simulated, as options that commands share."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,21 +10,44 @@ import typer
 from tdpipe.core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tdpipe.simulation.scenario import Scenario
 
-_TABLE = ".csv"
-_MOST_KV_TOKENS = 1_000_000_000
-"""Of a KV cache: a hundred times what the largest node holds."""
+_TABLE_SUFFIX = ".csv"
+_MAX_KV_TOKENS = 1_000_000_000
+"""A hundred times the KV cache of the largest node."""
 
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        help="Known model, or a directory with a config.json.",
+        metavar="NAME|DIR",
+        show_default=False,
+    ),
+]
+TraceFile = Annotated[
+    Path | None,
+    typer.Option(help="CSV of request lengths; if absent, a synthetic mix.", metavar="FILE"),
+]
+LongestPrompt = Annotated[
+    int | None,
+    typer.Option(min=1, help="Leave out requests with longer prompts.", show_default=False),
+]
+Lengths = Annotated[
+    str,
+    typer.Option(help="What the scheduler knows of output lengths: oracle, classifier or mean."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the random draw of requests.")]
 KVBandwidth = Annotated[
-    float | None, typer.Option(min=1.0, help="GB/s at which a GPU reads KV.", show_default=False)
+    float | None,
+    typer.Option(min=1.0, help="GB/s at which a GPU reads the KV cache.", show_default=False),
 ]
 KVCapacity = Annotated[
     int | None,
     typer.Option(
-        min=1, max=_MOST_KV_TOKENS, help="Tokens that the KV cache holds.", show_default=False
+        min=1,
+        max=_MAX_KV_TOKENS,
+        help="Number of tokens that the KV cache holds.",
+        show_default=False,
     ),
 ]
 
@@ -37,20 +61,20 @@ def choose_scenario(
     kv_bandwidth: float | None,
     kv_capacity: int | None,
 ) -> Scenario:
-    """A node of the catalogue with a model, or the stages of a profile file.
+    """Create the scenario: a node of known GPUs with a model, or the stages of a profile file.
 
     Args:
-        hardware: such as `4xL20`.
-        model: name or directory.
-        option: that `hardware` was given by, for messages.
-        profile: a file of `tdpipe profile`, or a CSV of a whole model's times.
-        kv_bandwidth: GB/s at which a GPU reads KV.
-        kv_capacity: tokens that the KV cache holds.
+        hardware: number and kind of GPUs, such as `4xL20`.
+        model: name or directory of the model.
+        option: command-line option that gave `hardware`, for errors.
+        profile: file of `tdpipe profile`, or a CSV of a whole model's times.
+        kv_bandwidth: GB/s at which a GPU reads the KV cache.
+        kv_capacity: number of tokens that the KV cache holds.
 
     Raises:
-        SettingsError: something is missing, cannot be read, or would be of no use.
+        SettingsError: an option is missing, cannot be read, or contradicts the profile file.
     """
-    if profile is not None and profile.suffix.lower() != _TABLE:
+    if profile is not None and profile.suffix.lower() != _TABLE_SUFFIX:
         from tdpipe.core.profile import read_profile_file
         from tdpipe.simulation.profiled_scenario import profiled_scenario
 
@@ -61,7 +85,7 @@ def choose_scenario(
             ("--kv-bandwidth", kv_bandwidth),
         ):
             if given is not None:
-                problem = f"is of no use beside {profile.name}, which tells it"
+                problem = f"cannot be given together with {profile.name}, which has it"
                 raise SettingsError(name, problem, "leave it out")
         return profiled_scenario(measured, profile.name, kv_capacity)
     if hardware is None or model is None:
@@ -84,6 +108,6 @@ def choose_scenario(
     )
 
 
-def scarce_room(option: str, kv_capacity: int | None) -> tuple[str, str]:
-    """The option that leaves too little KV cache, and how it gives more: what was given, else the node of `option`."""
+def kv_room_remedy(option: str, kv_capacity: int | None) -> tuple[str, str]:
+    """Return the option that makes the KV cache larger, and how: `--kv-capacity` if it was given, else `option`."""
     return (option, "give more GPUs") if kv_capacity is None else ("--kv-capacity", "raise it")

@@ -1,7 +1,7 @@
-"""The life of a serving process: bind, answer probes, start the engine, serve, stop.
+"""Runs a serving process: bind the port, answer probes, start the engine, serve, stop.
 
-The engine starts and stops on the main thread, where signals arrive as exceptions and so end a long
-load at once.
+The engine starts and stops on the main thread. Signals arrive there as exceptions, so that they end a long start at
+once.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tdpipe.cli.demo import with_model
 from tdpipe.cli.startup_report import StartupReport
-from tdpipe.cli.stop_signals import exit_on_signals, interrupt_on_signals, own_signals
+from tdpipe.cli.stop_signals import exit_on_signals, interrupt_on_signals, interrupting_signals
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.settings import Settings
 from tdpipe.server.app import create_app
@@ -25,30 +24,32 @@ if TYPE_CHECKING:
     from tdpipe.pipeline.checkpoint_stages import CheckpointStages
 
 _log = logging.getLogger(__name__)
-_CHECK_SECONDS = 0.5
-"""Between looks at the engine's health."""
+_HEALTH_CHECK_SECONDS = 0.5
+"""Time between checks of the engine's health."""
 
 
 def run_server(settings: Settings) -> None:
-    """Serve until Ctrl-C or SIGTERM. A failed engine ends the process, so that a supervisor starts another.
+    """Serve until Ctrl-C or SIGTERM. A failed engine ends the process, so that a supervisor can start another one.
+
+    Args:
+        settings: all settings, with `model.path` and `model.name` set.
 
     Raises:
-        SettingsError: the port is taken, or a setting does not fit the model.
+        SettingsError: the port is in use, or a setting does not fit the model.
         ModelError: the model cannot be served.
         PipelineError: the engine does not start, or fails while it serves.
     """
-    settings = with_model(settings)
     server_settings = settings.server
     report, serving = StartupReport(), Serving()
     listener = listen(server_settings)
     server = HttpServer(create_app(serving), listener)
 
     def progress(message: str) -> None:
-        interrupt_on_signals()  # while it starts, Ray puts a handler of its own in place
+        interrupt_on_signals()  # Ray installs a handler of its own while it starts.
         serving.progress(message)
         report.step(message)
 
-    with own_signals():
+    with interrupting_signals():
         engine: EnginePort | None = None
         try:
             server.start()
@@ -61,25 +62,24 @@ def run_server(settings: Settings) -> None:
             interrupt_on_signals()
             serving.ready(Service(engine, model))
             report.ready(server_settings, model.name, chat=model.tokenizer.has_chat_template)
-            raise PipelineError(_reason_to_end(engine, server))
+            raise PipelineError(_wait_for_failure(engine, server))
         except (KeyboardInterrupt, SystemExit):
-            report.step("stopping; Ctrl-C again forces")
+            report.step("stopping; press Ctrl-C again to exit at once")
         finally:
             exit_on_signals()
             serving.stop()
-            # Closing the engine first fails the running requests, so that their responses end and
-            # the server can stop.
+            # The engine is closed first: running requests then fail, and the server need not wait for them.
             if engine is not None:
                 engine.close()
             server.stop()
 
 
-def _reason_to_end(engine: EnginePort, server: HttpServer) -> str:
-    """Waits until the engine or the server has failed: either is of no use alone."""
-    while not server.ended.wait(_CHECK_SECONDS):
+def _wait_for_failure(engine: EnginePort, server: HttpServer) -> str:
+    """Wait until the engine or the HTTP server has failed, and return the reason."""
+    while not server.ended.wait(_HEALTH_CHECK_SECONDS):
         if (error := engine.health().error) is not None:
             return error
-    return "the HTTP server ended by itself; the log says why"
+    return "the HTTP server stopped unexpectedly; see the log"
 
 
 def _load_model(settings: Settings, stages: CheckpointStages) -> ServedModel:
@@ -96,7 +96,7 @@ def _start_engine(
     try:
         return start_engine(settings, stages, progress)
     except PipelineError as error:
-        # The error's line on the terminal has no room for a stage's own traceback.
+        # The terminal shows the error as one line, so a stage's traceback goes to the log.
         if "\n" in str(error):
             _log.error("the pipeline did not start: %s", error)
         raise

@@ -1,4 +1,4 @@
-"""`tdpipe simulate`: what each policy would make of a node, without the node."""
+"""`tdpipe simulate`: simulates how a node performs under each scheduling policy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tdpipe.cli.output_file import check_output, check_picture, write_output
-from tdpipe.cli.scenario_choice import KVBandwidth, KVCapacity
+from tdpipe.cli.scenario_choice import (
+    KVBandwidth,
+    KVCapacity,
+    Lengths,
+    LongestPrompt,
+    ModelName,
+    Seed,
+    TraceFile,
+)
 from tdpipe.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -25,53 +33,52 @@ Examples:
       --policy adaptive,hybrid --budget 256 --picture run.png
 
 \b
-A trace is a CSV with num_prefill_tokens and num_decode_tokens, or with TIMESTAMP, ContextTokens and
-GeneratedTokens. Nothing is measured here: the first lines say what the figures rest on.
+A trace is a CSV with the columns num_prefill_tokens and num_decode_tokens, or TIMESTAMP, ContextTokens and
+GeneratedTokens. Nothing is measured: the first lines of the output name the assumptions.
 """
 
 
 def simulate(
     hardware: Annotated[
-        str | None, typer.Option(help="GPUs of the node.", metavar="4xL20", show_default=False)
-    ] = None,
-    model: Annotated[
         str | None,
         typer.Option(
-            help="Known model, or a directory with a config.json.",
-            metavar="NAME|DIR",
-            show_default=False,
+            help="Number and kind of the node's GPUs.", metavar="4xL20", show_default=False
         ),
     ] = None,
-    trace: Annotated[
-        Path | None, typer.Option(help="CSV of lengths; else a synthetic mix.", metavar="FILE")
-    ] = None,
-    policy: Annotated[str, typer.Option(help="Policies, or all.", metavar="NAME,...")] = "all",
+    model: ModelName = None,
+    trace: TraceFile = None,
+    policy: Annotated[
+        str, typer.Option(help="Policies to simulate, or all.", metavar="NAME,...")
+    ] = "all",
     requests: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Requests to draw; else {_REQUESTS}, or all of a shorter trace."),
+        typer.Option(
+            min=1,
+            help=f"Number of requests to draw; if absent, {_REQUESTS} or all of a shorter trace.",
+        ),
     ] = None,
     arrivals: Annotated[
-        bool, typer.Option("--arrivals", help="Keep the trace's times; else all come at once.")
+        bool,
+        typer.Option(
+            "--arrivals",
+            help="Use the trace's arrival times; if absent, all requests arrive at once.",
+        ),
     ] = False,
-    longest_prompt: Annotated[
-        int | None, typer.Option(min=1, help="Leave longer prompts out.", show_default=False)
-    ] = None,
-    lengths: Annotated[
-        str, typer.Option(help="What is known of output lengths: oracle, classifier or mean.")
-    ] = "classifier",
+    longest_prompt: LongestPrompt = None,
+    lengths: Lengths = "classifier",
     budget: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Token budget of every policy but reference, which has none.",
+            help="Token budget of every policy except reference, which has none.",
             show_default=False,
         ),
     ] = None,
     profile: Annotated[
         Path | None,
         typer.Option(
-            help="Times of the stages: a file of `tdpipe profile`, which takes the place of --hardware and --model, "
-            "or a CSV of the whole model's; else estimated from the GPU.",
+            help="Step times: a file of `tdpipe profile`, which replaces --hardware and --model, or a CSV of the whole "
+            "model's times; if absent, estimated from the GPU.",
             metavar="FILE",
         ),
     ] = None,
@@ -80,23 +87,26 @@ def simulate(
     max_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Output bound of each request; else the longest output.", show_default=False
+            min=1,
+            help="max_tokens of each request; if absent, the longest output.",
+            show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    seed: Seed = 0,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the rows here, too.", metavar="FILE")
+        Path | None,
+        typer.Option("--json", help="Also write the rows to this file.", metavar="FILE"),
     ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(
-            help="Draw stages and KV of each policy; the policy is put into the name.",
+            help="Draw stages and KV cache of each policy, in a file with the policy in its name.",
             metavar="FILE.png",
         ),
     ] = None,
 ) -> None:
     """Simulate a node under one or more scheduling policies."""
-    from tdpipe.cli.scenario_choice import choose_scenario, scarce_room
+    from tdpipe.cli.scenario_choice import choose_scenario, kv_room_remedy
     from tdpipe.simulation.contestant import (
         check_budget,
         check_room,
@@ -120,20 +130,20 @@ def simulate(
     )
     contestants = find_contestants(policy, tensor_parallel=scenario.tensor_parallel is not None)
     for each in contestants:
-        check_output(_picture_of(picture, each.name), "--picture")
+        check_output(_picture_path(picture, each.name), "--picture")
     if budget is not None:
         check_budget(contestants)
     rows = read_trace(trace, longest_prompt)
     if arrivals and not any(row.arrival for row in rows):
-        problem = "all of the trace's requests come at once, or it has no column TIMESTAMP"
+        problem = "all requests of the trace arrive at once, or it has no column TIMESTAMP"
         raise SettingsError("--arrivals", problem, "leave it out")
     requests = sample_size(rows, requests, _REQUESTS)
     drawn = sample(rows, requests, seed, arrivals=arrivals)
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed, max_tokens)
-    option, more = scarce_room("--hardware", kv_capacity)
+    option, remedy = kv_room_remedy("--hardware", kv_capacity)
     lower = "--longest-prompt" if max_tokens is None else "--max-tokens or --longest-prompt"
     for each in contestants:
-        check_room(each, scenario, jobs, option, more, lower)
+        check_room(each, scenario, jobs, option, remedy, lower)
     typer.echo(
         f"{scenario.name}, {requests} requests of {trace.name if trace else 'a synthetic mix'}"
     )
@@ -147,22 +157,25 @@ def simulate(
         record, timeline = compete(contestant, scenario, jobs, keep_timeline=picture is not None)
         results.append(figures_of(contestant.name, record))
         typer.echo(_row(results[-1]))
-        if (path := _picture_of(picture, contestant.name)) is not None:
+        if (path := _picture_path(picture, contestant.name)) is not None:
             from tdpipe.simulation.picture import draw_run
 
             draw_run(path, f"{contestant.name}: {scenario.name}", record, timeline)
     if not any(each.filled for each in results):
-        typer.echo(_UNFILLED)
+        typer.echo(_KV_NOT_FILLED_NOTE)
     if json_file is not None:
         rows_found = json.dumps([asdict(each) for each in results], indent=2)
         write_output(json_file, f"{rows_found}\n".encode(), "--json")
 
 
-_UNFILLED = "\nThe requests never filled the KV cache: with more --requests policies make more and compare otherwise."
+_KV_NOT_FILLED_NOTE = (
+    "\nThe requests never filled the KV cache: with more --requests the policies reach more tokens/s "
+    "and may rank differently."
+)
 
 
-def _picture_of(picture: Path | None, policy: str) -> Path | None:
-    """Where a policy's picture goes."""
+def _picture_path(picture: Path | None, policy: str) -> Path | None:
+    """Return the file of a policy's picture."""
     return None if picture is None else picture.with_stem(f"{picture.stem}-{policy}")
 
 

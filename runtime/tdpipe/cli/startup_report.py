@@ -1,4 +1,4 @@
-"""What a person sees while the server starts."""
+"""Prints the steps of a start to the terminal."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ _PROMPT = "Count from 4 to 11."
 _ANY_ADDRESS = {
     "0.0.0.0": "127.0.0.1",
     "::": "[::1]",
-}  # what a client on this host connects to instead
+}
+"""Addresses that stand for any interface, with the one that a client on this host connects to."""
 
 
 class StartupReport:
-    """Prints steps with the seconds since the start, to standard error as the log does."""
+    """Prints steps with the seconds since the start. Like the log it writes to standard error."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
 
     def step(self, message: str) -> None:
-        """Say what begins now."""
+        """Print a step that starts now."""
         typer.echo(f"[{time.monotonic() - self._started:6.1f} s] {message}", err=True)
 
     def ready(self, settings: ServerSettings, model: str, *, chat: bool) -> None:
-        """Say where the server is, with a command that tries it."""
+        """Print the server's URL, with a command that sends a request to it."""
         host = _ANY_ADDRESS.get(settings.host, settings.host)
         if ":" in host and not host.startswith("["):
             host = f"[{host}]"
         url = f"http://{host}:{settings.port}/v1"
-        self.step(f"ready: {url} serves {model!r}; try")
-        typer.echo(f"\n{_curl(url, model, chat=chat)}\n\nCtrl-C stops.", err=True)
+        self.step(f"ready: {url} serves {model!r}; try it with")
+        typer.echo(f"\n{_curl(url, model, chat=chat)}\n\nPress Ctrl-C to stop.", err=True)
 
 
 def _curl(url: str, model: str, *, chat: bool) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one interrupts the main thread, the next one ends the process."""
+"""Handles Ctrl-C and SIGTERM: the first signal interrupts the main thread, the next one ends the process."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_FORCED_EXIT = 130
+_FORCED_EXIT_STATUS = 130
 
 
 @contextmanager
-def own_signals() -> Iterator[None]:
-    """Let signals raise KeyboardInterrupt on the main thread; put back what was there in the end."""
+def interrupting_signals() -> Iterator[None]:
+    """Let signals raise KeyboardInterrupt on the main thread, and restore the previous handlers in the end."""
     before = [signal.getsignal(number) for number in _SIGNALS]
     interrupt_on_signals()
     try:
@@ -25,7 +25,7 @@ def own_signals() -> Iterator[None]:
 
 
 def interrupt_on_signals() -> None:
-    """From now on a signal raises KeyboardInterrupt, also where a library put its own handler."""
+    """Let signals raise KeyboardInterrupt, even if a library has installed its own handler since."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -35,10 +35,10 @@ def interrupt_on_signals() -> None:
 
 
 def exit_on_signals() -> None:
-    """From now on a signal ends the process at once, without any cleaning up."""
+    """Let signals end the process at once, without any clean-up."""
 
     def leave(_signal: int, _frame: FrameType | None) -> None:
-        os._exit(_FORCED_EXIT)
+        os._exit(_FORCED_EXIT_STATUS)
 
     for number in _SIGNALS:
         signal.signal(number, leave)

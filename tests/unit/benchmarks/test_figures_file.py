@@ -49,5 +49,5 @@ def test_every_benchmark_refuses_a_file_that_it_could_not_write_before_it_starts
     with pytest.raises(SystemExit) as caught:
         importlib.import_module(f"benchmarks.{name}").main()
     # A text as status is what Python prints to stderr before it exits with 1.
-    assert caught.value.code == f"--json: no such directory: {missing}; make it first"
+    assert caught.value.code == f"--json: no such directory: {missing}; create it first"
     assert not capsys.readouterr().out

@@ -26,7 +26,7 @@ def test_the_version_is_printed() -> None:
     assert CliRunner().invoke(app, ["--version"]).output == f"tdpipe {tdpipe.__version__}\n"
 
 
-def test_help_tells_every_option_with_default_and_variable() -> None:
+def test_help_shows_every_option_with_default_and_variable() -> None:
     text = CliRunner().invoke(app, ["serve", "--help"]).output
     for option in (
         "--model",
@@ -54,6 +54,16 @@ def test_help_imports_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stderr == "set()\n"
+
+
+def test_a_server_imports_neither_simulation_nor_measurement() -> None:
+    code = (
+        "import sys, tdpipe.cli.serve, tdpipe.cli.server_run, tdpipe.controller.start\n"
+        "unused = ('tdpipe.simulation', 'tdpipe.measurement', 'matplotlib')\n"
+        "print([name for name in sys.modules if name.startswith(unused)])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +99,7 @@ def test_a_flag_overrides_the_environment(
     )
 
 
-def test_a_taken_port_is_told_before_anything_is_loaded(
+def test_a_taken_port_is_refused_before_anything_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -125,7 +135,7 @@ def test_a_seed_below_0_is_refused_by_name(
     assert "Traceback" not in text
 
 
-def test_without_a_model_and_a_demo_the_remedy_is_told(
+def test_without_a_model_and_a_demo_model_the_error_has_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tdpipe, "__file__", str(tmp_path / "runtime" / "tdpipe" / "__init__.py"))

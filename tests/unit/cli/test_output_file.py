@@ -32,7 +32,7 @@ def test_a_picture_of_no_known_format_is_refused_before_the_run(
     with pytest.raises(SystemExit) as ended:
         main(["simulate", "--picture", str(tmp_path / "run.txt")])
     assert ended.value.code == 2
-    assert "--picture: run.txt is no name of a picture" in capsys.readouterr().err
+    assert "--picture: run.txt is not the name of a picture" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def plan(model: str, *arguments: str) -> str:
 def failure(
     arguments: list[str], capsys: pytest.CaptureFixture[str], model: str = "llama-2-13b"
 ) -> tuple[str, str]:
-    """What it prints, and its error."""
+    """What the command prints to stdout and stderr when it fails."""
     with pytest.raises(SystemExit) as ended:
         main(["plan", "--model", model, "--requests", "5", "--policy", "hybrid", *arguments])
     assert ended.value.code == 2
@@ -85,7 +85,7 @@ def test_requests_that_no_kv_cache_holds_are_a_reason(
     assert "give more, lower --longest-prompt, or leave so long outputs out" in rows
 
 
-def test_a_number_beside_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_number_of_gpus_in_a_kind_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     _, text = failure(["--hardware", "L20,4xL20"], capsys)
     assert "--hardware: '4xL20' has a number of GPUs" in text
     assert "give numbers as --gpus" in text
@@ -108,4 +108,4 @@ def test_a_kind_or_number_given_twice_is_compared_once() -> None:
 def test_no_gpu_is_no_number_of_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     printed, text = failure(["--gpus", "3,0"], capsys)
     assert printed == ""
-    assert "--gpus: '3,0' is no list of numbers from 1 on; give such as 2,4,8" in text
+    assert "--gpus: '3,0' is not a list of positive numbers; give such as 2,4,8" in text

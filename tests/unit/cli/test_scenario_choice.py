@@ -1,4 +1,4 @@
-"""What simulations rest on: a node of the catalogue, or the stages of a profile file."""
+"""The scenario of a simulation: a node of known GPUs, or the stages of a profile file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tdpipe.cli.app import main
-from tdpipe.cli.scenario_choice import choose_scenario, scarce_room
+from tdpipe.cli.scenario_choice import choose_scenario, kv_room_remedy
 from tdpipe.core.errors import SettingsError
 from tdpipe.core.profile import write_profile_file
 from tests.unit.core.test_profile import make_profile
@@ -52,7 +52,7 @@ def test_a_profile_of_stages_needs_nothing_else(profile: Path) -> None:
     assert choose(profile=profile, kv_capacity=640).pipeline_kv_tokens == 640
 
 
-def test_a_node_of_the_catalogue_needs_a_model() -> None:
+def test_a_node_of_known_gpus_needs_a_model() -> None:
     assert choose("4xL20", "llama-2-13b").stages == 4
     with pytest.raises(SettingsError, match=r"^--model: is missing; .*tdpipe profile"):
         choose("4xL20")
@@ -66,14 +66,16 @@ def test_a_node_of_the_catalogue_needs_a_model() -> None:
         choose("41xL20", "llama-2-13b")
 
 
-def test_what_a_profile_tells_must_not_be_given_too(profile: Path) -> None:
+def test_what_a_profile_has_must_not_be_given_too(profile: Path) -> None:
     for option, given in (
         ("--paced", {"hardware": "4xL20"}),
         ("--model", {"model": "llama-2-13b"}),
         ("--kv-bandwidth", {"kv_bandwidth": 700.0}),
     ):
-        with pytest.raises(SettingsError, match=rf"^{option}: is of no use beside demo\.yaml"):
-            choose(profile=profile, **given)  # type: ignore[arg-type]
+        with pytest.raises(
+            SettingsError, match=rf"^{option}: cannot be given together with demo\.yaml"
+        ):
+            choose(profile=profile, **given)
 
 
 def test_a_profile_that_is_not_there_is_named_first(tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ def test_simulate_takes_a_profile_and_leaves_tensor_parallelism_out(
     ],
     ids=str,
 )
-def test_bench_tells_what_is_wrong_before_anything_starts(
+def test_bench_refuses_wrong_options_before_anything_starts(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = run(["bench", *arguments], capsys)
@@ -138,6 +140,6 @@ def test_bench_tells_what_is_wrong_before_anything_starts(
     assert says in err
 
 
-def test_too_little_room_is_put_down_to_what_was_given() -> None:
-    assert scarce_room("--paced", None) == ("--paced", "give more GPUs")
-    assert scarce_room("--paced", 640) == ("--kv-capacity", "raise it")
+def test_the_remedy_for_a_small_kv_cache_names_the_option_that_was_given() -> None:
+    assert kv_room_remedy("--paced", None) == ("--paced", "give more GPUs")
+    assert kv_room_remedy("--paced", 640) == ("--kv-capacity", "raise it")

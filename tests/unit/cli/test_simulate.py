@@ -27,7 +27,7 @@ def trace(tmp_path: Path) -> Path:
 
 
 def simulate(trace: Path, *arguments: str) -> str:
-    """What it prints for all 5 requests of the trace."""
+    """Output of the command for all 5 requests of the trace."""
     command = ["simulate", *NODE, "--trace", str(trace), "--requests", "5", *arguments]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
@@ -101,7 +101,7 @@ def test_a_budget_for_reference_alone_is_refused(capsys: pytest.CaptureFixture[s
     assert "--budget: reference has no token budget; leave it out" in text
 
 
-def test_a_policy_named_twice_runs_once_and_all_may_stand_beside_others(trace: Path) -> None:
+def test_a_policy_named_twice_runs_once_and_all_can_be_named_with_others(trace: Path) -> None:
     found = rows(trace, "--policy", "hybrid, adaptive,hybrid")
     assert [row["policy"] for row in found] == ["hybrid", "adaptive"]
     everyone = {row["policy"] for row in rows(trace, "--policy", "all")}
@@ -134,7 +134,7 @@ def test_outputs_of_one_token_have_no_time_per_token(tmp_path: Path) -> None:
     assert " none\n" in simulate(file, "--policy", "hybrid")
 
 
-def test_a_picture_s_own_name_is_looked_at_before_the_run(
+def test_a_picture_s_own_name_is_checked_before_the_run(
     trace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trace.with_name("run-hybrid.png").mkdir()
@@ -150,12 +150,12 @@ def test_runs_that_never_fill_the_kv_cache_say_so(trace: Path) -> None:
     assert note not in simulate(trace, "--policy", "hybrid", "--kv-capacity", "2000")
 
 
-def test_requests_that_come_at_once_have_no_arrivals(
+def test_requests_that_arrive_at_once_have_no_arrival_times(
     trace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trace.write_text(TRACE.replace("00:01:00", "00:00:00").split("2024-05-10 00:02")[0])
     text = failure(["--trace", str(trace), "--requests", "2", "--arrivals"], capsys)
-    assert "--arrivals: all of the trace's requests come at once, or it has no column" in text
+    assert "--arrivals: all requests of the trace arrive at once, or it has no column" in text
 
 
 def test_a_disk_that_is_full_is_an_error_of_its_option(

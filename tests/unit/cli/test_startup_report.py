@@ -1,4 +1,4 @@
-"""Where a person is told to connect to."""
+"""The address that the report prints."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ stop_lists = st.lists(st.text("abc", min_size=1, max_size=4), max_size=4)
 
 
 def naive(text: str, stops: list[str]) -> tuple[str, bool]:
-    """The shortest beginning of `text` that ends in a stop string, without the longest such one."""
+    """Shortest prefix of `text` that ends in a stop string, without the longest such stop string."""
     for end in range(1, len(text) + 1):
         ending = [stop for stop in stops if text[:end].endswith(stop)]
         if ending:

@@ -17,7 +17,7 @@ from tests.support.fake_engine import FakeEngine, Submission
 
 
 def submitted(body: CompletionBody, prompt: TokenizedPrompt) -> Submission:
-    """What the engine is asked."""
+    """Submission that the engine gets for a body."""
     engine = FakeEngine(answer_with(ANSWER))
     context = RequestContext(Request({"type": "http"}), Serving(), "1", arrived=0.0)
     service = Service(engine, scripted_model())
@@ -31,7 +31,7 @@ def submitted(body: CompletionBody, prompt: TokenizedPrompt) -> Submission:
 
 
 def refusal(capacity: Capacity, *, prompt: int, asked: int | None) -> str:
-    """What a client is told who asks for more than fits."""
+    """Message of the error for a request that does not fit."""
     engine = FakeEngine(answer_with(ANSWER), capacity=capacity)
     context = RequestContext(Request({"type": "http"}), Serving(), "1", arrived=0.0)
     tokens = (5,) * prompt
@@ -61,7 +61,7 @@ def test_the_context_alone_is_named_where_it_is_the_limit(prompt: int, asked: in
     assert "cache" not in message
 
 
-def test_the_engine_is_told_what_may_tell_the_length() -> None:
+def test_the_engine_gets_the_features_that_predict_the_length() -> None:
     text = describe_text("Count from 4 to 11.")
     body = CompletionBody(model=MODEL, prompt=["x"], max_tokens=30, temperature=0.5, user="ada")
     features = submitted(body, TokenizedPrompt((5, 6, 7), text)).features

@@ -50,7 +50,7 @@ def test_special_tokens_are_named() -> None:
     assert tokenizer.token_text(tokenizer.eos_token_id) == "</s>"
 
 
-def test_an_empty_prompt_is_the_token_that_begins_texts() -> None:
+def test_an_empty_prompt_is_the_bos_token() -> None:
     tokenizer = build_tokenizer("byte_level")
     assert tokenizer.encode("") == (tokenizer.bos_token_id,)
 
@@ -99,7 +99,7 @@ def test_greedy_is_the_default_of_a_checkpoint_that_says_so(
     assert load_served_model(checkpoint, "m", ()).default_temperature == temperature
 
 
-def test_the_tokenizer_s_end_token_counts_besides_the_configured_ones(checkpoint: Path) -> None:
+def test_the_tokenizer_s_end_token_is_added_to_the_configured_ones(checkpoint: Path) -> None:
     model = load_served_model(checkpoint, "m", (77,))
     assert model.eos_token_ids == {77, build_tokenizer("byte_level").eos_token_id}
 
