@@ -18,7 +18,10 @@ from tdpipe.cli.scenario_choice import (
     ModelName,
     Seed,
     TraceFile,
+    choose_scenario,
+    kv_room_remedy,
 )
+from tdpipe.cli.startup_report import StartupReport
 from tdpipe.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -93,8 +96,6 @@ def bench(
     ] = None,
 ) -> None:
     """Run the engine in real time on simulated GPUs, and compare it with the simulator."""
-    from tdpipe.cli.scenario_choice import choose_scenario, kv_room_remedy
-    from tdpipe.cli.startup_report import StartupReport
     from tdpipe.measurement.paced_run import PacedPlan, compare_paced
     from tdpipe.simulation.contestant import check_budget, check_room, find_contestants
     from tdpipe.simulation.length_knowledge import parse_knowledge

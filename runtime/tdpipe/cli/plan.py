@@ -104,6 +104,6 @@ def _numbers(text: str) -> tuple[int, ...]:
         numbers = (0,)
     if min(numbers) < 1:
         raise SettingsError(
-            "--gpus", f"{text!r} is not a list of positive numbers", "give such as 2,4,8"
+            "--gpus", f"{text!r} is not a list of positive numbers", "give numbers such as 2,4,8"
         )
     return tuple(dict.fromkeys(numbers))

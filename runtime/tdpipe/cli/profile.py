@@ -16,6 +16,7 @@ from tdpipe.cli.command_settings import (
     load_command_settings,
 )
 from tdpipe.cli.output_file import check_output
+from tdpipe.cli.startup_report import StartupReport
 
 if TYPE_CHECKING:
     from tdpipe.core.profile import Profile
@@ -60,7 +61,6 @@ def profile(
     settings = load_command_settings(config, flags)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
 
-    from tdpipe.cli.startup_report import StartupReport
     from tdpipe.core.profile import write_profile_file
     from tdpipe.measurement.measured_profile import measure_profile
 

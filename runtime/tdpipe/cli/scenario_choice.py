@@ -85,12 +85,12 @@ def choose_scenario(
             ("--kv-bandwidth", kv_bandwidth),
         ):
             if given is not None:
-                problem = f"cannot be given together with {profile.name}, which has it"
+                problem = f"cannot be given together with {profile.name}, which already sets it"
                 raise SettingsError(name, problem, "leave it out")
         return profiled_scenario(measured, profile.name, kv_capacity)
     if hardware is None or model is None:
         name, example = (option, "4xL20") if hardware is None else ("--model", "llama-2-13b")
-        remedy = f"give such as {example}, or a file of `tdpipe profile` as --profile"
+        remedy = f"give a value such as {example}, or a file of `tdpipe profile` as --profile"
         raise SettingsError(name, "is missing", remedy)
     from tdpipe.simulation.hardware import parse_hardware
     from tdpipe.simulation.known_models import load_model_sizes

@@ -18,6 +18,8 @@ from tdpipe.cli.scenario_choice import (
     ModelName,
     Seed,
     TraceFile,
+    choose_scenario,
+    kv_room_remedy,
 )
 from tdpipe.core.errors import SettingsError
 
@@ -106,7 +108,6 @@ def simulate(
     ] = None,
 ) -> None:
     """Simulate a node under one or more scheduling policies."""
-    from tdpipe.cli.scenario_choice import choose_scenario, kv_room_remedy
     from tdpipe.simulation.contestant import (
         check_budget,
         check_room,

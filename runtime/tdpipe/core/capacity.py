@@ -62,6 +62,6 @@ class Capacity:
         raise RequestError(
             f"the prompt has {prompt_tokens} tokens and up to {max_tokens} output tokens are requested, "
             f"{prompt_tokens + max_tokens} together, but the {limit} holds {longest}; "
-            f"shorten the prompt or request at most {max_output} output tokens{remedy}",
+            f"shorten the prompt or ask for at most {max_output} output tokens{remedy}",
             "max_tokens",
         )

@@ -27,7 +27,7 @@ class TokenStream(Protocol):
 
 
 class Health(Protocol):
-    """Whether the engine serves requests, and the error if it failed."""
+    """State of the engine: ready to serve requests, or the error if it failed."""
 
     @property
     def ready(self) -> bool: ...

@@ -108,4 +108,4 @@ def test_a_kind_or_number_given_twice_is_compared_once() -> None:
 def test_no_gpu_is_no_number_of_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     printed, text = failure(["--gpus", "3,0"], capsys)
     assert printed == ""
-    assert "--gpus: '3,0' is not a list of positive numbers; give such as 2,4,8" in text
+    assert "--gpus: '3,0' is not a list of positive numbers; give numbers such as 2,4,8" in text

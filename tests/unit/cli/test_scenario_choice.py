@@ -56,7 +56,7 @@ def test_a_node_of_known_gpus_needs_a_model() -> None:
     assert choose("4xL20", "llama-2-13b").stages == 4
     with pytest.raises(SettingsError, match=r"^--model: is missing; .*tdpipe profile"):
         choose("4xL20")
-    with pytest.raises(SettingsError, match=r"^--paced: is missing; give such as 4xL20"):
+    with pytest.raises(SettingsError, match=r"^--paced: is missing; give a value such as 4xL20"):
         choose(model="llama-2-13b")
     with pytest.raises(SettingsError, match=r"^--paced: no GPU called 'B20'"):
         choose("4xB20", "llama-2-13b")

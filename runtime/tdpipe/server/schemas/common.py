@@ -39,7 +39,7 @@ class GenerationBody(Body, ABC):
     prompt_field: ClassVar[str]
     """Name of the field that the prompt is made from."""
     continues_prompt: ClassVar[bool]
-    """Whether prompt and output are one text, so that the first token keeps a leading space."""
+    """True if prompt and output are one text, so that the first token keeps a leading space."""
     default_output_limit: ClassVar[int | None]
     """Output tokens of a request that sets no limit; None is all that the prompt leaves."""
 
@@ -119,7 +119,7 @@ class GenerationBody(Body, ABC):
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream ends with a usage chunk."""
+        """True if a stream ends with a chunk of token counts."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def named_tokens(self) -> dict[str, list[int]]:
