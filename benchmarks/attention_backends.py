@@ -188,7 +188,7 @@ def measure(case: Case, args: argparse.Namespace, dtype: torch.dtype) -> Row:
 
 
 def main() -> None:
-    """Measure, and print a section for `docs/benchmarks.md`."""
+    """Measure, and print a section for a page of `docs/benchmarks/`."""
     args = parse_arguments()
     file = open_figures(args.json, "attention_backends")
     torch.set_num_threads(args.threads)

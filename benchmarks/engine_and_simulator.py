@@ -61,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure, and print a section for `docs/benchmarks.md`."""
+    """Measure, and print a section for a page of `docs/benchmarks/`."""
     args = parse_arguments()
     file = open_figures(args.json, "engine_and_simulator")
     pairs: dict[str, list[Pair]] = {policy: [] for policy in args.policies}

@@ -215,7 +215,7 @@ def error_table(found: dict[str, Judged]) -> str:
 
 
 def main() -> None:
-    """Train, judge, and print a section for `docs/benchmarks.md`."""
+    """Train, judge, and print a section for a page of `docs/benchmarks/`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

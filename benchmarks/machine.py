@@ -1,4 +1,4 @@
-"""Where a benchmark ran, in the words that its row in `docs/benchmarks.md` needs."""
+"""Where a benchmark ran, in the words that its row in `docs/benchmarks/` needs."""
 
 from __future__ import annotations
 

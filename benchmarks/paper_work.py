@@ -135,7 +135,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Simulate, and print a section for `docs/benchmarks.md`."""
+    """Simulate, and print a section for a page of `docs/benchmarks/`."""
     args = parse_arguments()
     file = open_figures(args.json, "paper_work")
     base = Task(

@@ -135,7 +135,7 @@ def summarise(seconds: list[float]) -> Summary:
 
 
 def main() -> None:
-    """Measure, and print a section for `docs/benchmarks.md`: a row per policy and number of sequences."""
+    """Measure, and print a section for a page of `docs/benchmarks/`: a row per policy and number of sequences."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -180,7 +180,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Search, and print a section for `docs/benchmarks.md`."""
+    """Search, and print a section for a page of `docs/benchmarks/`."""
     args = parse_arguments()
     file = open_figures(args.json, "switch_oracle")
     contestant = make_contestant("temporal")
