@@ -39,10 +39,11 @@ COPY runtime runtime
 RUN pip --python /opt/tdpipe/bin/python install --no-deps --root /package .
 
 FROM builder AS runtime-packages
-# PyPI's torch is the CUDA build. It comes without its dependencies, which an index of torch builds may lack.
+# torch comes from the index that pip is configured for, unless TORCH_INDEX names another one. It comes without its
+# dependencies, which an index of torch builds may lack.
 ARG TORCH=torch
-ARG TORCH_INDEX=https://pypi.org/simple
-RUN pip --python /opt/tdpipe/bin/python install --no-deps --index-url "$TORCH_INDEX" "$TORCH"
+ARG TORCH_INDEX
+RUN pip --python /opt/tdpipe/bin/python install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$TORCH"
 COPY --from=requirements /requirements/runtime.txt /requirements/
 RUN pip --python /opt/tdpipe/bin/python install --requirement /requirements/runtime.txt
 
