@@ -3,7 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install serve test lint format bench clean
+# These train predictors, which is two fifths of the unit tests' time.
+SLOW_UNIT_TESTS := tests/unit/prediction/test_training.py tests/unit/prediction/test_training_process.py
+
+.PHONY: install serve check test lint format bench clean
 
 install: $(STAMP)
 
@@ -14,6 +17,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 serve: install
 	$(BIN)/tdpipe serve
+
+check: install lint
+	$(BIN)/python -m pytest tests/unit $(addprefix --ignore=,$(SLOW_UNIT_TESTS))
 
 test: install lint
 	$(BIN)/python -m pytest
