@@ -5,7 +5,8 @@ Policies get these through the collaborators that they take anyway; none of it i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from tdpipe.scheduling.policies.reference import worth_switching
 from tdpipe.scheduling.policies.tail import admission_order
 from tdpipe.scheduling.policies.temporal import TemporalPolicy
 from tdpipe.scheduling.policy import keeps_reserve
+from tdpipe.simulation.candidate import Candidate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,11 +25,22 @@ if TYPE_CHECKING:
     from tdpipe.core.step import FloatArray, IntArray
     from tdpipe.scheduling.balance import DecodeBatch
     from tdpipe.scheduling.forecast import Demands
-    from tdpipe.scheduling.policy import View
+    from tdpipe.scheduling.policy import Policy, View
     from tdpipe.scheduling.sequence import Sequence
 
 _TILE, _OVER = 128, 8
 """Tokens of the widest tile, and how far over its edge a budget is put."""
+
+
+@dataclass(frozen=True, slots=True)
+class AblatedCandidate(Candidate):
+    """A candidate whose policy is not one of the engine's."""
+
+    build: Callable[[SchedulerSettings], Policy[Any]] = field(kw_only=True)
+    """Makes the policy from the candidate's settings."""
+
+    def make_policy(self) -> Policy[Any]:
+        return self.build(self.settings)
 
 
 def adaptive(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from benchmarks.ablated import (
+    AblatedCandidate,
     a_free_block,
     adaptive,
     adaptive_at,
@@ -42,7 +43,7 @@ from tdpipe.core.lengths import LengthDistribution
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.policies.tail import admission_order
 from tdpipe.scheduling.policies.temporal import by_arrival
-from tdpipe.simulation.contestant import compete, make_contestant
+from tdpipe.simulation.candidate import make_candidate, simulate
 from tdpipe.simulation.figures import Figures, figures_of
 from tdpipe.simulation.length_knowledge import Knowledge
 from tdpipe.simulation.trace import SYNTHETIC
@@ -154,12 +155,13 @@ ABLATIONS = (
 )
 
 
-def simulate(ablation: Ablation, task: Task) -> Figures:
-    """Run one row; for a process pool."""
+def run_ablation(ablation: Ablation, task: Task) -> Figures:
+    """Simulate one row; called in a process pool."""
     jobs = _jobs(task, ablation.told or task.knowledge)
     scenario = replace(scenario_of(CELLS[task.cell], task.profiles), control=ablation.control)
-    contestant = replace(make_contestant(ablation.policy), build=ablation.build)
-    record, _ = compete(contestant, scenario, jobs)
+    settings = make_candidate(ablation.policy).settings
+    candidate = AblatedCandidate(ablation.policy, settings, build=ablation.build)
+    record, _ = simulate(candidate, scenario, jobs)
     return figures_of(ablation.name, record)
 
 
@@ -261,8 +263,8 @@ def main() -> None:
     """Simulate, and print a section for a page of `docs/benchmarks/`."""
     args = parse_arguments()
     file = open_figures(args.json, "ablations")
-    contestant = make_contestant("adaptive")
-    base = Task("", contestant, args.requests, 0, args.lengths, args.trace, args.profiles)
+    candidate = make_candidate("adaptive")
+    base = Task("", candidate, args.requests, 0, args.lengths, args.trace, args.profiles)
     results = {}
     print(file.heading)
     try:
@@ -271,7 +273,7 @@ def main() -> None:
                 tasks = [replace(base, cell=cell, seed=seed) for seed in range(args.seeds)]
                 each = [(ablation, task) for ablation in ABLATIONS for task in tasks]
                 print(f"{cell}: {len(each)} runs", file=sys.stderr)
-                figures = list(pool.map(simulate, *zip(*each, strict=True)))
+                figures = list(pool.map(run_ablation, *zip(*each, strict=True)))
                 runs = [
                     figures[start : start + args.seeds]
                     for start in range(0, len(figures), args.seeds)

@@ -20,11 +20,11 @@ import numpy as np
 
 from benchmarks.figures_file import add_json_option, open_figures
 from benchmarks.machine import cpu_cores
-from benchmarks.paper_work import CELLS, Task, contestants, scenario_of, tune
+from benchmarks.paper_work import CELLS, Task, candidates, scenario_of, tune
 from tdpipe.core.errors import TDPipeError
 from tdpipe.scheduling.cost_model import row_kv_reads
 from tdpipe.scheduling.policies.composition import candidate_budgets
-from tdpipe.simulation.contestant import Contestant, compete, make_contestant
+from tdpipe.simulation.candidate import Candidate, make_candidate, simulate
 from tdpipe.simulation.figures import Figures, figures_of, percentiles
 from tdpipe.simulation.length_knowledge import Knowledge
 from tdpipe.simulation.trace import SYNTHETIC, TraceRow, read_trace, sample
@@ -104,19 +104,19 @@ def floor_of(cost: CostModel, jobs: Sequence[Job]) -> Floor:
     return Floor(percentiles(ttft), percentiles(tpot.tolist()))
 
 
-def simulate(trial: tuple[Task, float]) -> Figures:
-    """A task's contestant on its stretch with times multiplied by a factor; 0 is all at once. For a process pool."""
+def run_trial(trial: tuple[Task, float]) -> Figures:
+    """A task's candidate on its stretch with times multiplied by a factor; 0 is all at once. For a process pool."""
     task, factor = trial
     scenario = scenario_of(CELLS[task.cell], task.profiles)
-    record, _ = compete(task.contestant, scenario, _jobs(task, factor))
-    return figures_of(task.contestant.name, record)
+    record, _ = simulate(task.candidate, scenario, _jobs(task, factor))
+    return figures_of(task.candidate.name, record)
 
 
-def guarded(target: Target) -> Contestant:
+def guarded(target: Target) -> Candidate:
     """`adaptive` with targets."""
-    contestant = make_contestant("adaptive")
+    candidate = make_candidate("adaptive")
     update = {"ttft_target": target.ttft, "tpot_target": target.tpot}
-    return replace(contestant, settings=contestant.settings.model_copy(update=update))
+    return replace(candidate, settings=candidate.settings.model_copy(update=update))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -155,7 +155,7 @@ def main() -> None:
             for cell in args.cells:
                 base = Task(
                     cell,
-                    make_contestant("adaptive"),
+                    make_candidate("adaptive"),
                     args.requests,
                     args.seed,
                     args.lengths,
@@ -180,8 +180,8 @@ def _cell(
     rows = stretch_of(read_trace(base.trace, base.longest_prompt), base.requests, base.seed)
     scenario = scenario_of(CELLS[base.cell], base.profiles)
     floor = floor_of(scenario.pipeline, _jobs(base, 1.0))
-    competing = contestants(tune(pool, replace(base, requests=sweep_requests)))
-    capacity = simulate((base, 0.0)).output_tokens_per_second
+    compared = candidates(tune(pool, replace(base, requests=sweep_requests)))
+    capacity = run_trial((base, 0.0)).output_tokens_per_second
     own = offered_rate(rows) / capacity
     print(f"### {scenario.name}\n")
     for line in scenario.used:
@@ -199,10 +199,10 @@ def _cell(
     results = {}
     for title, factor in paces.items():
         print(f"{base.cell}: {title}", file=sys.stderr)
-        trials = [(replace(base, contestant=each), factor) for each in competing]
-        figures = list(pool.map(simulate, trials))
+        trials = [(replace(base, candidate=each), factor) for each in compared]
+        figures = list(pool.map(run_trial, trials))
         print(_policies_section(title, figures))
-        kept = list(pool.map(simulate, [(_under(base, each), factor) for each in targets]))
+        kept = list(pool.map(run_trial, [(_under(base, each), factor) for each in targets]))
         print(_targets_section(title, targets, kept, floor), flush=True)
         results[f"{base.cell}, {title}"] = {each.policy: each for each in figures}
         results[f"{base.cell}, {title}, targets"] = _named(targets, kept)
@@ -210,7 +210,7 @@ def _cell(
 
 
 def _under(base: Task, target: Target) -> Task:
-    return replace(base, contestant=guarded(target))
+    return replace(base, candidate=guarded(target))
 
 
 def _named(targets: Sequence[Target], figures: Sequence[Figures]) -> dict[str, Figures]:

@@ -29,7 +29,7 @@ from tdpipe.core.errors import TDPipeError
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.profile import read_profile_file, write_profile_file
 from tdpipe.measurement.measured_profile import measure_profile
-from tdpipe.simulation.contestant import Contestant, compete
+from tdpipe.simulation.candidate import Candidate, simulate
 from tdpipe.simulation.figures import Figures, figures_of
 from tdpipe.simulation.profiled_scenario import profiled_scenario
 from tdpipe.simulation.trace import SYNTHETIC
@@ -110,7 +110,7 @@ def measure_pair(job: Job, profile_seconds: float, folder: Path) -> Pair:
         tuple(1.0 - stage.busy / run.seconds for stage in run.stages),
         run.phase_switches,
     )
-    figures = simulate(job)
+    figures = simulated_figures(job)
     simulated = Side(figures.output_tokens_per_second, figures.bubble, figures.phase_switches)
     return Pair(job.system.name, engine, simulated, fit, run.steps, (foreign, run.foreign_cores))
 
@@ -130,7 +130,7 @@ def write_profile(job: Job, seconds: float, file: Path) -> tuple[dict[str, KindE
     return {str(kind): error for kind, error in fit.errors.items()}, progress.foreign_cores
 
 
-def simulate(job: Job) -> Figures:
+def simulated_figures(job: Job) -> Figures:
     """The run that the job's profile foretells.
 
     Raises:
@@ -150,9 +150,9 @@ def simulate(job: Job) -> Figures:
         )
         for each in job.requests
     ]
-    contestant = Contestant(job.system.name, engine_settings(job).scheduler)
-    record, _ = compete(contestant, scenario, jobs)
-    return figures_of(contestant.name, record)
+    candidate = Candidate(job.system.name, engine_settings(job).scheduler)
+    record, _ = simulate(candidate, scenario, jobs)
+    return figures_of(candidate.name, record)
 
 
 def _job(args: argparse.Namespace, checkpoint: Path) -> Job:

@@ -25,7 +25,7 @@ from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
 from tdpipe.cli.output_file import check_picture
 from tdpipe.core.errors import TDPipeError
 from tdpipe.scheduling.cost_model import CHUNK_TILE, CostModel, MixingCost
-from tdpipe.simulation.contestant import Contestant, compete, make_contestant
+from tdpipe.simulation.candidate import Candidate, make_candidate, simulate
 from tdpipe.simulation.length_knowledge import Knowledge
 from tdpipe.simulation.trace import SYNTHETIC
 
@@ -122,21 +122,21 @@ def crossing(points: Sequence[Point]) -> float | None:
     return None
 
 
-def simulate(trial: tuple[Task, str, float]) -> float:
-    """Output tokens/s of a task's contestant at an amount of a price; for a process pool."""
+def run_trial(trial: tuple[Task, str, float]) -> float:
+    """Output tokens/s of a task's candidate at an amount of a price; for a process pool."""
     task, kind, amount = trial
     scenario = scenario_of(CELLS[task.cell], task.profiles)
     scenario = replace(scenario, pipeline=priced(scenario.pipeline, kind, amount))
-    record, _ = compete(task.contestant, scenario, jobs_of(task))
+    record, _ = simulate(task.candidate, scenario, jobs_of(task))
     return record.output_tokens_per_second
 
 
 def points_of(pool: ProcessPoolExecutor, base: Task, kind: str) -> list[Point]:
     """Every amount of a price."""
     price = PRICES[kind]
-    tasks = [replace(base, contestant=each) for each in _contestants()]
+    tasks = [replace(base, candidate=each) for each in _candidates()]
     trials = [(task, kind, amount) for amount in price.amounts for task in tasks]
-    rates = list(pool.map(simulate, trials))
+    rates = list(pool.map(run_trial, trials))
     points = []
     for index, amount in enumerate(price.amounts):
         row = rates[index * len(tasks) : (index + 1) * len(tasks)]
@@ -178,8 +178,8 @@ def main() -> None:
     """Simulate, and print a section for a page of `docs/benchmarks/`."""
     args = parse_arguments()
     file = open_figures(args.json, "mixing_cost")
-    contestant = make_contestant("temporal")
-    base = Task(args.cell, contestant, args.requests, 0, args.lengths, args.trace, args.profiles)
+    candidate = make_candidate("temporal")
+    base = Task(args.cell, candidate, args.requests, 0, args.lengths, args.trace, args.profiles)
     print(file.heading)
     found: dict[str, list[Point]] = {}
     try:
@@ -196,9 +196,9 @@ def main() -> None:
     file.write(found)
 
 
-def _contestants() -> list[Contestant]:
-    hybrid = make_contestant("hybrid")
-    ours = [make_contestant("temporal"), make_contestant("adaptive")]
+def _candidates() -> list[Candidate]:
+    hybrid = make_candidate("hybrid")
+    ours = [make_candidate("temporal"), make_candidate("adaptive")]
     return ours + [hybrid.with_budget(budget) for budget in _BUDGETS]
 
 

@@ -22,7 +22,7 @@ from benchmarks.systems.foreign_load import ForeignLoad
 from benchmarks.systems.process import call_in_process
 from tdpipe.core.errors import TDPipeError
 from tdpipe.measurement.paced_run import PacedComparison, PacedPlan, compare_paced
-from tdpipe.simulation.contestant import NAMES, make_contestant
+from tdpipe.simulation.candidate import POLICY_NAMES, make_candidate
 from tdpipe.simulation.trace import SYNTHETIC
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def measure(load: Load, seed: int) -> Outcome:
         TDPipeError: the engine does not start, or fails.
     """
     scenario = scenario_of(CELLS[load.cell], load.profiles)
-    contestant = make_contestant(load.policy).with_budget(load.budget)
-    task = Task(load.cell, contestant, _REQUESTS, seed, "classifier", load.trace, load.profiles)
-    settings = contestant.settings.model_copy(update={"max_running": load.running})
+    candidate = make_candidate(load.policy).with_budget(load.budget)
+    task = Task(load.cell, candidate, _REQUESTS, seed, "classifier", load.trace, load.profiles)
+    settings = candidate.settings.model_copy(update={"max_running": load.running})
     plan = PacedPlan(
         scenario.pipeline, scenario.pipeline_kv_tokens, scenario.latencies, settings, jobs_of(task)
     )
@@ -87,7 +87,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--trace", type=Path, help=f"CSV of lengths, else a {SYNTHETIC} mix")
     parser.add_argument("--profiles", type=Path, help="folder of measured tables, else estimates")
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=["32B"])
-    parser.add_argument("--policies", nargs="+", choices=NAMES, default=["adaptive", "temporal"])
+    parser.add_argument(
+        "--policies", nargs="+", choices=POLICY_NAMES, default=["adaptive", "temporal"]
+    )
     parser.add_argument("--budget", type=int, default=256, help="token budget of the policies")
     parser.add_argument("--running", type=int, default=400, help="requests that hold KV, at most")
     parser.add_argument("--seconds", type=float, default=120.0, help="of steady state")

@@ -17,14 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from benchmarks.ablated import adaptive
+from benchmarks.ablated import AblatedCandidate, adaptive
 from benchmarks.figures_file import add_json_option, open_figures
 from benchmarks.machine import cpu_cores
 from benchmarks.request_mix import LONGEST_PROMPT
 from tdpipe.core.errors import TDPipeError
 from tdpipe.scheduling.policies.temporal import by_arrival
 from tdpipe.simulation.bound import steady_bound
-from tdpipe.simulation.contestant import Contestant, compete, make_contestant
+from tdpipe.simulation.candidate import Candidate, make_candidate, simulate
 from tdpipe.simulation.figures import Figures, Part, figures_of
 from tdpipe.simulation.hardware import parse_hardware
 from tdpipe.simulation.known_models import find_model
@@ -82,7 +82,7 @@ class Task:
     """One simulation."""
 
     cell: str
-    contestant: Contestant
+    candidate: Candidate
     requests: int
     seed: int
     knowledge: Knowledge
@@ -106,11 +106,11 @@ def jobs_of(task: Task) -> list[Job]:
     return make_jobs(drawn, rows, task.knowledge, task.seed)
 
 
-def simulate(task: Task) -> Figures:
-    """Run one task; for a process pool."""
+def run_task(task: Task) -> Figures:
+    """Simulate one task; called in a process pool."""
     scenario = scenario_of(CELLS[task.cell], task.profiles)
-    record, _ = compete(task.contestant, scenario, jobs_of(task))
-    return figures_of(task.contestant.name, record)
+    record, _ = simulate(task.candidate, scenario, jobs_of(task))
+    return figures_of(task.candidate.name, record)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -140,7 +140,7 @@ def main() -> None:
     file = open_figures(args.json, "paper_work")
     base = Task(
         "",
-        make_contestant("adaptive"),
+        make_candidate("adaptive"),
         0,
         0,
         args.lengths,
@@ -155,53 +155,54 @@ def main() -> None:
             for cell in args.cells:
                 print(f"{cell}: sweep", file=sys.stderr)
                 tuned = tune(pool, replace(base, cell=cell, requests=args.sweep_requests))
-                competing = contestants(tuned)
+                compared = candidates(tuned)
                 tasks = [
-                    replace(base, cell=cell, requests=args.requests, seed=seed, contestant=each)
-                    for each in competing
+                    replace(base, cell=cell, requests=args.requests, seed=seed, candidate=each)
+                    for each in compared
                     for seed in range(args.seeds)
                 ]
                 print(f"{cell}: {len(tasks)} runs", file=sys.stderr)
-                figures = list(pool.map(simulate, tasks))
+                figures = list(pool.map(run_task, tasks))
                 rows = [
                     figures[start : start + args.seeds]
                     for start in range(0, len(figures), args.seeds)
                 ]
-                results[cell] = {each.name: row for each, row in zip(competing, rows, strict=True)}
+                results[cell] = {each.name: row for each, row in zip(compared, rows, strict=True)}
                 print(_section(cell, results[cell], tuned, replace(tasks[0], seed=0)), flush=True)
     except TDPipeError as error:
         sys.exit(str(error))
     file.write(results)
 
 
-def tune(pool: ProcessPoolExecutor, base: Task) -> dict[str, Contestant]:
+def tune(pool: ProcessPoolExecutor, base: Task) -> dict[str, Candidate]:
     """Each baseline with the budget that did best on the sweep's requests."""
     tasks = [
-        replace(base, contestant=make_contestant(name).with_budget(budget))
+        replace(base, candidate=make_candidate(name).with_budget(budget))
         for name, budgets in _SWEPT.items()
         for budget in budgets
     ]
-    best: dict[str, tuple[float, Contestant]] = {}
-    for task, figures in zip(tasks, pool.map(simulate, tasks), strict=True):
-        name = task.contestant.name.split(" @")[0]
+    best: dict[str, tuple[float, Candidate]] = {}
+    for task, figures in zip(tasks, pool.map(run_task, tasks), strict=True):
+        name = task.candidate.name.split(" @")[0]
         rate = figures.output_tokens_per_second
         if name not in best or rate > best[name][0]:
-            best[name] = (rate, task.contestant)
-    return {name: contestant for name, (_, contestant) in best.items()}
+            best[name] = (rate, task.candidate)
+    return {name: candidate for name, (_, candidate) in best.items()}
 
 
-def contestants(tuned: dict[str, Contestant]) -> list[Contestant]:
+def candidates(tuned: dict[str, Candidate]) -> list[Candidate]:
     """Ours, the baselines as engines ship them, and those that are tuned."""
-    untuned = [make_contestant(name) for name in _OURS]
-    untuned.append(replace(untuned[0], name=_BY_ARRIVAL, build=partial(adaptive, order=by_arrival)))
+    untuned = [make_candidate(name) for name in _OURS]
+    ordered = partial(adaptive, order=by_arrival)
+    untuned.append(AblatedCandidate(_BY_ARRIVAL, untuned[0].settings, build=ordered))
     for name, budgets in _SHIPPED.items():
-        untuned += [make_contestant(name).with_budget(budget) for budget in budgets]
+        untuned += [make_candidate(name).with_budget(budget) for budget in budgets]
     names = {each.name for each in untuned}
     return untuned + [each for each in tuned.values() if each.name not in names]
 
 
 def _section(
-    cell: str, results: dict[str, list[Figures]], tuned: dict[str, Contestant], task: Task
+    cell: str, results: dict[str, list[Figures]], tuned: dict[str, Candidate], task: Task
 ) -> str:
     scenario = scenario_of(CELLS[cell], task.profiles)
     mixing, pure = zip(

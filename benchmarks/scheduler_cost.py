@@ -24,7 +24,7 @@ from tdpipe.core.step import Step
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
-from tdpipe.simulation.contestant import NAMES
+from tdpipe.simulation.candidate import POLICY_NAMES
 from tdpipe.simulation.stage_timeline import ControlOnStage
 
 _PROMPT = 100
@@ -139,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--policies", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("--policies", nargs="+", choices=POLICY_NAMES, default=POLICY_NAMES)
     parser.add_argument("--waiting", type=int, nargs="+", default=[1_000, 100_000])
     parser.add_argument("--running", type=int, nargs="+", default=[100, 1_000])
     parser.add_argument("--stages", type=int, default=4)

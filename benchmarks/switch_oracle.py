@@ -12,26 +12,25 @@ import argparse
 import statistics
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, get_args
 
-from benchmarks.ablated import free_share, temporal
+from benchmarks.ablated import AblatedCandidate, free_share, temporal
 from benchmarks.figures_file import add_json_option, open_figures
 from benchmarks.machine import cpu_cores
 from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
 from benchmarks.switch_points import Points, Recording, Replay, climb, never
 from tdpipe.core.errors import TDPipeError
-from tdpipe.simulation.contestant import compete, make_contestant
+from tdpipe.simulation.candidate import make_candidate, simulate
 from tdpipe.simulation.length_knowledge import Knowledge
 from tdpipe.simulation.trace import SYNTHETIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tdpipe.core.settings import SchedulerSettings
     from tdpipe.core.step import FloatArray
     from tdpipe.scheduling.forecast import Demands
     from tdpipe.scheduling.policies.temporal import TemporalPolicy
@@ -77,11 +76,11 @@ def search(task: Task, evaluations: int) -> Search:
     """Look for the best switch points of a task's requests."""
     scenario = scenario_of(CELLS[task.cell], task.profiles)
     jobs = jobs_of(task)
-    settings = task.contestant.settings
+    settings = task.candidate.settings
 
     def rate(policy: Policy[Any]) -> float:
-        contestant = replace(task.contestant, build=partial(_given, policy=policy))
-        return compete(contestant, scenario, jobs)[0].output_tokens_per_second
+        candidate = AblatedCandidate(task.candidate.name, settings, build=lambda _: policy)
+        return simulate(candidate, scenario, jobs)[0].output_tokens_per_second
 
     def recorded(policy: TemporalPolicy) -> tuple[float, Points]:
         recording = Recording(policy, len(jobs))
@@ -125,10 +124,6 @@ def search(task: Task, evaluations: int) -> Search:
         *best,
         tried,
     )
-
-
-def _given(settings: SchedulerSettings, policy: Policy[Any]) -> Policy[Any]:  # noqa: ARG001
-    return policy
 
 
 def table_of(searches: list[Search]) -> str:
@@ -183,9 +178,9 @@ def main() -> None:
     """Search, and print a section for a page of `docs/benchmarks/`."""
     args = parse_arguments()
     file = open_figures(args.json, "switch_oracle")
-    contestant = make_contestant("temporal")
+    candidate = make_candidate("temporal")
     tasks = [
-        Task(cell, contestant, args.requests, seed, lengths, args.trace, args.profiles)
+        Task(cell, candidate, args.requests, seed, lengths, args.trace, args.profiles)
         for cell in args.cells
         for lengths in args.lengths
         for seed in range(args.seeds)

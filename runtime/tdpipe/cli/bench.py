@@ -97,7 +97,7 @@ def bench(
 ) -> None:
     """Run the engine in real time on simulated GPUs, and compare it with the simulator."""
     from tdpipe.measurement.paced_run import PacedPlan, compare_paced
-    from tdpipe.simulation.contestant import check_budget, check_room, find_contestants
+    from tdpipe.simulation.candidate import check_budget, check_kv_capacity, find_candidates
     from tdpipe.simulation.length_knowledge import parse_knowledge
     from tdpipe.simulation.trace import read_trace, sample, sample_size
     from tdpipe.simulation.workload import make_jobs
@@ -111,26 +111,26 @@ def bench(
         kv_bandwidth=kv_bandwidth,
         kv_capacity=kv_capacity,
     )
-    contestant, *others = find_contestants(policy)
-    if others or contestant.tensor_parallel:
+    candidate, *others = find_candidates(policy)
+    if others or candidate.tensor_parallel:
         raise SettingsError(
             "--policy", f"{policy} is not one pipeline policy", "give the name of one"
         )
     if budget is not None:
-        check_budget([contestant])
-        contestant = contestant.with_budget(budget)
-    settings = contestant.settings.model_copy(update={"max_running": max_running})
+        check_budget([candidate])
+        candidate = candidate.with_budget(budget)
+    settings = candidate.settings.model_copy(update={"max_running": max_running})
     rows = read_trace(trace, longest_prompt)
     requests = sample_size(rows, requests, _REQUESTS)
     drawn = sample(rows, requests, seed, arrivals=False)
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed)
     option, remedy = kv_room_remedy("--paced", kv_capacity)
-    check_room(contestant, scenario, jobs, option, remedy)
+    check_kv_capacity(candidate, scenario, jobs, option, remedy)
     plan = PacedPlan(
         scenario.pipeline, scenario.pipeline_kv_tokens, scenario.latencies, settings, jobs
     )
     mix = trace.name if trace else "a synthetic mix"
-    typer.echo(f"{scenario.name}, {requests} requests of {mix}, {contestant.name}")
+    typer.echo(f"{scenario.name}, {requests} requests of {mix}, {candidate.name}")
     for line in scenario.used:
         typer.echo(f"  {line}")
     typer.echo(f"  output lengths known to the scheduler: {lengths}")

@@ -50,7 +50,7 @@ def plan(
     seed: Seed = 0,
 ) -> None:
     """Compare nodes for a model and its requests, and recommend one."""
-    from tdpipe.simulation.contestant import find_contestants
+    from tdpipe.simulation.candidate import find_candidates
     from tdpipe.simulation.hardware import parse_kinds
     from tdpipe.simulation.known_models import load_model_sizes
     from tdpipe.simulation.plan import best, options
@@ -71,7 +71,7 @@ def plan(
         f"{'GPUs':<18} {'policy':<10} {'out tok/s':>9} {'per GPU':>8} {'bubble':>7} {'KV peak':>7}"
     )
     found = []
-    for each in options(kinds, numbers, sizes, find_contestants(policy), jobs):
+    for each in options(kinds, numbers, sizes, find_candidates(policy), jobs):
         found.append(each)
         node = f"{each.gpus} x {each.hardware.name}"
         if each.figures is None:

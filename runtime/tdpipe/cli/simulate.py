@@ -108,12 +108,12 @@ def simulate(
     ] = None,
 ) -> None:
     """Simulate a node under one or more scheduling policies."""
-    from tdpipe.simulation.contestant import (
+    from tdpipe.simulation.candidate import (
         check_budget,
-        check_room,
-        compete,
-        find_contestants,
+        check_kv_capacity,
+        find_candidates,
     )
+    from tdpipe.simulation.candidate import simulate as simulate_candidate
     from tdpipe.simulation.figures import figures_of
     from tdpipe.simulation.length_knowledge import parse_knowledge
     from tdpipe.simulation.trace import read_trace, sample, sample_size
@@ -129,11 +129,11 @@ def simulate(
         kv_bandwidth=kv_bandwidth,
         kv_capacity=kv_capacity,
     )
-    contestants = find_contestants(policy, tensor_parallel=scenario.tensor_parallel is not None)
-    for each in contestants:
+    candidates = find_candidates(policy, tensor_parallel=scenario.tensor_parallel is not None)
+    for each in candidates:
         check_output(_picture_path(picture, each.name), "--picture")
     if budget is not None:
-        check_budget(contestants)
+        check_budget(candidates)
     rows = read_trace(trace, longest_prompt)
     if arrivals and not any(row.arrival for row in rows):
         problem = "all requests of the trace arrive at once, or it has no column TIMESTAMP"
@@ -143,8 +143,8 @@ def simulate(
     jobs = make_jobs(drawn, rows, parse_knowledge(lengths), seed, max_tokens)
     option, remedy = kv_room_remedy("--hardware", kv_capacity)
     lower = "--longest-prompt" if max_tokens is None else "--max-tokens or --longest-prompt"
-    for each in contestants:
-        check_room(each, scenario, jobs, option, remedy, lower)
+    for each in candidates:
+        check_kv_capacity(each, scenario, jobs, option, remedy, lower)
     typer.echo(
         f"{scenario.name}, {requests} requests of {trace.name if trace else 'a synthetic mix'}"
     )
@@ -152,16 +152,18 @@ def simulate(
         typer.echo(f"  {line}")
     typer.echo(f"  output lengths known to the scheduler: {lengths}\n\n{_HEADER}")
     results = []
-    for contestant in contestants:
+    for candidate in candidates:
         if budget is not None:
-            contestant = replace(contestant.with_budget(budget), name=contestant.name)
-        record, timeline = compete(contestant, scenario, jobs, keep_timeline=picture is not None)
-        results.append(figures_of(contestant.name, record))
+            candidate = replace(candidate.with_budget(budget), name=candidate.name)
+        record, timeline = simulate_candidate(
+            candidate, scenario, jobs, keep_timeline=picture is not None
+        )
+        results.append(figures_of(candidate.name, record))
         typer.echo(_row(results[-1]))
-        if (path := _picture_path(picture, contestant.name)) is not None:
+        if (path := _picture_path(picture, candidate.name)) is not None:
             from tdpipe.simulation.picture import draw_run
 
-            draw_run(path, f"{contestant.name}: {scenario.name}", record, timeline)
+            draw_run(path, f"{candidate.name}: {scenario.name}", record, timeline)
     if not any(each.filled for each in results):
         typer.echo(_KV_NOT_FILLED_NOTE)
     if json_file is not None:

@@ -1,4 +1,4 @@
-"""Which node to buy: every GPU and number of stages that a model fits, under each policy, on the same requests."""
+"""Comparison of nodes: every kind and number of GPUs that a model fits, under each policy, on the same requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tdpipe.core.errors import SettingsError
-from tdpipe.simulation.contestant import check_room, compete
+from tdpipe.simulation.candidate import check_kv_capacity, simulate
 from tdpipe.simulation.figures import figures_of
 from tdpipe.simulation.scenario import make_scenario
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tdpipe.core.model_sizes import ModelSizes
-    from tdpipe.simulation.contestant import Contestant
+    from tdpipe.simulation.candidate import Candidate
     from tdpipe.simulation.figures import Figures
     from tdpipe.simulation.hardware import Hardware
     from tdpipe.simulation.workload import Job
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A node and a policy, and what they give; or why they cannot."""
+    """A node and a policy with the figures of their run, or the reason why they cannot run."""
 
     hardware: Hardware
     gpus: int
@@ -32,7 +32,7 @@ class Option:
 
     @property
     def rate(self) -> float:
-        """Output tokens per second; 0 where it cannot run."""
+        """Output tokens per second; 0 if the option cannot run."""
         return 0.0 if self.figures is None else self.figures.output_tokens_per_second
 
     @property
@@ -44,38 +44,38 @@ class Option:
 def options(
     kinds: Sequence[Hardware],
     gpus: Sequence[int],
-    shape: ModelSizes,
-    contestants: Sequence[Contestant],
+    sizes: ModelSizes,
+    candidates: Sequence[Candidate],
     jobs: Sequence[Job],
 ) -> Iterator[Option]:
-    """Every combination, as it is simulated. What the model does not fit comes once, with the reason.
+    """Simulate every combination and yield each as it ends; a node that the model does not fit is yielded once.
 
     Args:
-        kinds: of GPU.
-        gpus: numbers of stages.
-        shape: of the model.
-        contestants: policies.
-        jobs: the same for all.
+        kinds: The kinds of GPU.
+        gpus: The numbers of stages.
+        sizes: The sizes of the model.
+        candidates: The policies.
+        jobs: The jobs that every combination serves.
     """
     for hardware in kinds:
         for count in gpus:
             try:
-                scenario = make_scenario(hardware, shape, count, option="--gpus")
+                scenario = make_scenario(hardware, sizes, count, option="--gpus")
             except SettingsError as error:
                 yield Option(hardware, count, "", None, str(error))
                 continue
-            for contestant in contestants:
+            for candidate in candidates:
                 try:
-                    check_room(contestant, scenario, jobs, "--gpus", "give more")
+                    check_kv_capacity(candidate, scenario, jobs, "--gpus", "give more")
                 except SettingsError as error:
-                    yield Option(hardware, count, contestant.name, None, str(error))
+                    yield Option(hardware, count, candidate.name, None, str(error))
                     continue
-                record, _ = compete(contestant, scenario, jobs)
-                yield Option(hardware, count, contestant.name, figures_of(contestant.name, record))
+                record, _ = simulate(candidate, scenario, jobs)
+                yield Option(hardware, count, candidate.name, figures_of(candidate.name, record))
 
 
 def best(found: Sequence[Option]) -> tuple[Option, Option] | None:
-    """The option with most tokens per second, and that with most per GPU; None if nothing can run."""
+    """Return the options with the most tokens per second and the most per GPU; None if no option can run."""
     running = [each for each in found if each.figures is not None]
     if not running:
         return None

@@ -18,23 +18,23 @@ from benchmarks.ablated import (
     own_members,
     used_now,
 )
-from benchmarks.ablations import ABLATIONS, Ablation, rows_of, simulate, table_of
+from benchmarks.ablations import ABLATIONS, Ablation, rows_of, run_ablation, table_of
 from benchmarks.paper_work import Task, jobs_of
 
 from tdpipe.scheduling.forecast import Demands
-from tdpipe.simulation.contestant import compete, make_contestant
+from tdpipe.simulation.candidate import make_candidate, simulate
 
 if TYPE_CHECKING:
     from tdpipe.core.step import IntArray
     from tdpipe.scheduling.balance import DecodeBatch
-    from tdpipe.simulation.contestant import Contestant
+    from tdpipe.simulation.candidate import Candidate
     from tdpipe.simulation.record import SimulationRecord
     from tdpipe.simulation.scenario import Scenario
     from tdpipe.simulation.stage_timeline import StageTimeline
     from tdpipe.simulation.workload import Job
 
 STAGES = 2
-TASK = Task("13B", make_contestant("temporal"), 20, 0, "oracle", None, None)
+TASK = Task("13B", make_candidate("temporal"), 20, 0, "oracle", None, None)
 
 
 @dataclass
@@ -111,7 +111,7 @@ def test_who_expects_no_growth_admits_into_every_free_block() -> None:
 def test_every_row_has_a_name_of_its_own_and_the_policy_that_it_tells() -> None:
     assert len({each.name for each in ABLATIONS}) == len(ABLATIONS)
     for each in ABLATIONS:
-        assert each.build(make_contestant(each.policy).settings).name == each.policy
+        assert each.build(make_candidate(each.policy).settings).name == each.policy
 
 
 def test_losses_are_taken_seed_by_seed_from_the_same_policy() -> None:
@@ -121,7 +121,7 @@ def test_losses_are_taken_seed_by_seed_from_the_same_policy() -> None:
         for mechanism in ("whole", "order")
     )
     rates = [(100.0, 200.0), (90.0, 190.0), (50.0, 50.0), (60.0, 40.0)]
-    any_run = simulate(ABLATIONS[0], replace(TASK, requests=1))
+    any_run = run_ablation(ABLATIONS[0], replace(TASK, requests=1))
     runs = [
         [replace(any_run, output_tokens_per_second=rate, bubble=(0.5, 0.3)) for rate in seeds]
         for seeds in rates
@@ -138,7 +138,7 @@ def test_losses_are_taken_seed_by_seed_from_the_same_policy() -> None:
 def test_what_stage_0_spends_on_scheduling_reaches_the_simulation() -> None:
     rows = [each for each in ABLATIONS if each.policy == "temporal"]
     whole, published = (
-        simulate(next(each for each in rows if ends in each.name), TASK)
+        run_ablation(next(each for each in rows if ends in each.name), TASK)
         for ends in ("whole", "pickled")
     )
     assert published.seconds > whole.seconds
@@ -148,13 +148,13 @@ def test_who_knows_max_tokens_only_is_told_nothing_else(monkeypatch: pytest.Monk
     served: list[Job] = []
 
     def noted(
-        contestant: Contestant, scenario: Scenario, jobs: list[Job]
+        candidate: Candidate, scenario: Scenario, jobs: list[Job]
     ) -> tuple[SimulationRecord, StageTimeline]:
         served.extend(jobs)
-        return compete(contestant, scenario, jobs)
+        return simulate(candidate, scenario, jobs)
 
-    monkeypatch.setattr(ablations, "compete", noted)
-    simulate(next(each for each in ABLATIONS if each.told == "max_tokens"), TASK)
+    monkeypatch.setattr(ablations, "simulate", noted)
+    run_ablation(next(each for each in ABLATIONS if each.told == "max_tokens"), TASK)
     assert [each.lengths.outcomes for each in served] == [(each.max_tokens,) for each in served]
     assert [each.output_tokens for each in served] == [each.output_tokens for each in jobs_of(TASK)]
     assert any(each.max_tokens > each.output_tokens for each in served)

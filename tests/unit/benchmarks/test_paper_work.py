@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from benchmarks import paper_work
-from benchmarks.paper_work import Task, contestants, jobs_of, scenario_of, tune
+from benchmarks.paper_work import Task, candidates, jobs_of, scenario_of, tune
 
 from tdpipe.simulation.bound import steady_bound
-from tdpipe.simulation.contestant import make_contestant
+from tdpipe.simulation.candidate import make_candidate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,12 +24,12 @@ class Rate:
     """A result that is the better the nearer the budget is to the best one."""
 
     def __init__(self, task: Task) -> None:
-        name = task.contestant.name.split(" @")[0]
-        self.output_tokens_per_second = -abs(task.contestant.settings.token_budget - BEST[name])
+        name = task.candidate.name.split(" @")[0]
+        self.output_tokens_per_second = -abs(task.candidate.settings.token_budget - BEST[name])
 
 
 def task(seed: int = 0) -> Task:
-    return Task("13B", make_contestant("adaptive"), 50, seed, "oracle", None, None)
+    return Task("13B", make_candidate("adaptive"), 50, seed, "oracle", None, None)
 
 
 @pytest.fixture
@@ -41,16 +41,16 @@ def pool() -> Iterator[Executor]:
 def test_a_sweep_picks_each_baselines_best_budget(
     monkeypatch: pytest.MonkeyPatch, pool: Executor
 ) -> None:
-    monkeypatch.setattr(paper_work, "simulate", Rate)
+    monkeypatch.setattr(paper_work, "run_task", Rate)
     tuned = tune(pool, task())
     budgets = {name: each.settings.token_budget for name, each in tuned.items()}
     assert budgets == BEST
 
 
 def test_every_baseline_competes_as_shipped_and_tuned_and_none_twice() -> None:
-    tuned = {name: make_contestant(name).with_budget(budget) for name, budget in BEST.items()}
+    tuned = {name: make_candidate(name).with_budget(budget) for name, budget in BEST.items()}
     tuned["hybrid"] = tuned["hybrid"].with_budget(512)  # as shipped
-    names = [each.name for each in contestants(tuned)]
+    names = [each.name for each in candidates(tuned)]
     assert len(names) == len(set(names))
     assert {"adaptive", "temporal", "reference", "adaptive, by arrival"} <= set(names)
     assert {"hybrid @512", "hybrid @2048", "tp-separate @4096", "throttled @1024"} <= set(names)

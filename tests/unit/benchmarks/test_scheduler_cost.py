@@ -4,10 +4,10 @@ import pytest
 from benchmarks.scheduler_cost import Cell, measure, steady_scheduler, summarise
 
 from tdpipe.scheduling.policies.tail import requests_keep_coming
-from tdpipe.simulation.contestant import NAMES
+from tdpipe.simulation.candidate import POLICY_NAMES
 
 
-@pytest.mark.parametrize("policy", NAMES)
+@pytest.mark.parametrize("policy", POLICY_NAMES)
 def test_as_many_steps_are_measured_as_are_asked_for(policy: str) -> None:
     costs = measure(steady_scheduler(policy, 20, 100, 2), 20, 30)
     assert len(costs.decode) + len(costs.other) == 30

@@ -15,7 +15,7 @@ from tdpipe.core.settings import SchedulerSettings
 from tdpipe.scheduling.cost_model import CostModel, StageCost
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
-from tdpipe.simulation.contestant import NAMES
+from tdpipe.simulation.candidate import POLICY_NAMES
 from tdpipe.simulation.figures import figures_of
 from tdpipe.simulation.simulator import Simulator
 from tdpipe.simulation.stage_timeline import ControlOnStage, StageTimeline
@@ -89,7 +89,7 @@ def test_a_request_is_not_started_before_it_arrives() -> None:
     assert any(each.begins[0] >= 5.0 for each in timeline.intervals)
 
 
-@pytest.mark.parametrize("policy", NAMES)
+@pytest.mark.parametrize("policy", POLICY_NAMES)
 @pytest.mark.parametrize("blocks", [24, 1_000])
 def test_every_policy_serves_every_job_whatever_it_knows(policy: str, blocks: int) -> None:
     draw = np.random.default_rng(3)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tdpipe.core.errors import SettingsError
-from tdpipe.simulation.contestant import compete, make_contestant
+from tdpipe.simulation.candidate import make_candidate, simulate
 from tdpipe.simulation.hardware import parse_hardware
 from tdpipe.simulation.known_models import find_model
 from tdpipe.simulation.profile_table import TimeTable
@@ -93,4 +93,4 @@ def test_gpus_that_share_no_heads_evenly_have_no_tensor_parallelism() -> None:
     uneven = make_scenario(L20, MODEL, 3)
     assert uneven.tensor_parallel is None
     with pytest.raises(SettingsError, match=r"^--policy: tp-hybrid: 3 GPUs do not share 40 heads"):
-        compete(make_contestant("tp-hybrid"), uneven, [])
+        simulate(make_candidate("tp-hybrid"), uneven, [])
