@@ -184,7 +184,7 @@ def _cell(
     capacity = run_trial((base, 0.0)).output_tokens_per_second
     own = offered_rate(rows) / capacity
     print(f"### {scenario.name}\n")
-    for line in scenario.used:
+    for line in scenario.assumptions:
         print(f"- {line}")
     print(
         f"- All at once, `adaptive` makes {capacity:.0f} output tokens/s; at its own pace the trace asks for "

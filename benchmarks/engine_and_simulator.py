@@ -31,7 +31,7 @@ from tdpipe.core.profile import read_profile_file, write_profile_file
 from tdpipe.measurement.measured_profile import measure_profile
 from tdpipe.simulation.candidate import Candidate, simulate
 from tdpipe.simulation.figures import Figures, figures_of
-from tdpipe.simulation.profiled_scenario import profiled_scenario
+from tdpipe.simulation.scenario import profiled_scenario
 from tdpipe.simulation.trace import SYNTHETIC
 from tdpipe.simulation.workload import Job as SimulatedJob
 

@@ -213,7 +213,7 @@ def _section(
     best = {each.name for each in tuned.values()}
     lines = [
         f"### {scenario.name}\n",
-        *(f"- {line}" for line in scenario.used),
+        *(f"- {line}" for line in scenario.assumptions),
         (
             f"- Bound in steady state: {statistics.median(mixing):.0f} tokens/s with mixing, "
             f"{statistics.median(pure):.0f} without.\n"

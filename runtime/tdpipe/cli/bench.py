@@ -131,7 +131,7 @@ def bench(
     )
     mix = trace.name if trace else "a synthetic mix"
     typer.echo(f"{scenario.name}, {requests} requests of {mix}, {candidate.name}")
-    for line in scenario.used:
+    for line in scenario.assumptions:
         typer.echo(f"  {line}")
     typer.echo(f"  output lengths known to the scheduler: {lengths}")
     compared = compare_paced(plan, StartupReport().step, ramp=ramp, seconds=seconds)

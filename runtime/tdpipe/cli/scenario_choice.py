@@ -76,7 +76,7 @@ def choose_scenario(
     """
     if profile is not None and profile.suffix.lower() != _TABLE_SUFFIX:
         from tdpipe.core.profile import read_profile_file
-        from tdpipe.simulation.profiled_scenario import profiled_scenario
+        from tdpipe.simulation.scenario import profiled_scenario
 
         measured = read_profile_file(profile, "--profile")
         for name, given in (
@@ -102,7 +102,7 @@ def choose_scenario(
         load_model_sizes(model),
         stages,
         profile=profile,
-        kv_bandwidth_given=None if kv_bandwidth is None else kv_bandwidth * 1e9,
+        measured_kv_bandwidth=None if kv_bandwidth is None else kv_bandwidth * 1e9,
         kv_tokens=kv_capacity,
         option=option,
     )

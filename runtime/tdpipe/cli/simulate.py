@@ -148,7 +148,7 @@ def simulate(
     typer.echo(
         f"{scenario.name}, {requests} requests of {trace.name if trace else 'a synthetic mix'}"
     )
-    for line in scenario.used:
+    for line in scenario.assumptions:
         typer.echo(f"  {line}")
     typer.echo(f"  output lengths known to the scheduler: {lengths}\n\n{_HEADER}")
     results = []

@@ -1,1 +1,1 @@
-"""The real scheduler against a clock and a cost model instead of GPUs."""
+"""Simulation: the engine's scheduler runs against a clock and a cost model instead of GPUs."""

@@ -1,8 +1,8 @@
-"""How many output tokens a second any scheduler could make in steady state: a linear programme over micro-batches.
+"""Upper bound on the output tokens per second of any scheduler in steady state: a linear programme over micro-batches.
 
-In steady state every output token needs its share of prefill, residents hold the KV cache, and are dealt out evenly to
-the micro-batches in flight, since unequal ones wait for each other. Within these, the best mix of micro-batch
-compositions bounds the rate of an ideal pipeline, in which nothing ever waits.
+In steady state every output token needs its share of prefill. Resident sequences fill the KV cache and are spread
+evenly over the micro-batches in flight, since unequal ones wait for each other. Within these constraints, the best mix
+of micro-batch compositions bounds the rate of an ideal pipeline, in which nothing ever waits.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ if TYPE_CHECKING:
     from tdpipe.scheduling.cost_model import CostModel
     from tdpipe.simulation.workload import Job
 
-_MOST_PREFILL = 2048
-"""Prefill tokens of a micro-batch that are tried."""
+_MAX_PREFILL_TOKENS = 2048
+"""Largest number of prefill tokens of a micro-batch that is considered."""
+_PREFILL_GRID = 16
+"""Batch tokens of the considered micro-batches with prefill are multiples of this."""
 
 
 @dataclass(frozen=True, slots=True)
 class SteadyBound:
-    """The best rate and what attains it."""
+    """The best rate and the mix of micro-batches that attains it."""
 
     tokens_per_second: float
-    """Output tokens."""
+    """Output tokens per second."""
     compositions: tuple[tuple[float, int, int], ...]
     """(share of the micro-batches, decode rows, prefill tokens) of each composition in the mix."""
 
 
 def resident_tokens(jobs: Sequence[Job]) -> float:
-    """KV tokens that a resident sequence holds on average: long outputs are resident for longer."""
+    """Return the mean KV tokens of a resident sequence; long outputs weigh more, as they are resident for longer."""
     prompts = np.array([job.prompt_tokens for job in jobs], dtype=float)
     outputs = np.array([job.output_tokens for job in jobs], dtype=float)
     return float((prompts * outputs + outputs**2 / 2).sum() / outputs.sum())
@@ -44,17 +46,17 @@ def resident_tokens(jobs: Sequence[Job]) -> float:
 def steady_bound(
     cost: CostModel, stages: int, kv_tokens: float, jobs: Sequence[Job], *, mixing: bool
 ) -> SteadyBound:
-    """The bound for jobs like these.
+    """Compute the bound for requests that are like the given jobs on average.
 
     Args:
-        cost: of a step.
-        stages: micro-batches in flight.
-        kv_tokens: that the KV cache holds.
-        jobs: their means count.
-        mixing: whether a micro-batch may hold prefill and decode.
+        cost: The cost of steps.
+        stages: The number of micro-batches in flight.
+        kv_tokens: The number of tokens that the KV cache holds.
+        jobs: The jobs, of which only the mean lengths matter.
+        mixing: Whether a micro-batch may contain both prefill and decode.
 
     Raises:
-        ValueError: the KV cache holds not even one such sequence per stage.
+        ValueError: The KV cache holds less than one such sequence per stage.
     """
     context = resident_tokens(jobs)
     rows = kv_tokens / context / stages
@@ -68,7 +70,7 @@ def steady_bound(
         mixed=(decode > 0) & (prefill > 0),
         sampled=decode,
     )
-    # Least time for one output token: share by share, with its prefill, and no more residents than there is KV for.
+    # Minimise the time of one output token and its prefill, with no more residents than the KV cache holds.
     solution = linprog(
         seconds,
         A_ub=np.where(decode > 0, decode - rows, 0.0)[None, :],
@@ -86,15 +88,17 @@ def steady_bound(
 
 
 def _grid(
-    most: int, *, mixing: bool
+    max_rows: int, *, mixing: bool
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], np.ndarray[tuple[int], np.dtype[np.int32]]]:
-    """Every number of decode rows, alone and with the prefill that fills to each multiple of 16."""
-    decode = np.arange(0, most + 1, dtype=np.int32)
-    edges = np.arange(16, _MOST_PREFILL + most + 1, 16, dtype=np.int32)
-    rows, filled = (each.ravel() for each in np.meshgrid(decode, edges, indexing="ij"))
-    prefill = filled - rows
-    kept = (prefill > 0) & (prefill <= _MOST_PREFILL) & ((rows == 0) | mixing)
+    """Return decode rows and prefill tokens, [n] each: every number of rows, alone and with prefill up to the grid."""
+    decode = np.arange(0, max_rows + 1, dtype=np.int32)
+    totals = np.arange(
+        _PREFILL_GRID, _MAX_PREFILL_TOKENS + max_rows + 1, _PREFILL_GRID, dtype=np.int32
+    )
+    rows, batch = (each.ravel() for each in np.meshgrid(decode, totals, indexing="ij"))
+    prefill = batch - rows
+    kept = (prefill > 0) & (prefill <= _MAX_PREFILL_TOKENS) & ((rows == 0) | mixing)
     return (
         np.concatenate([decode[1:], rows[kept]]),
-        np.concatenate([np.zeros(most, dtype=np.int32), prefill[kept]]),
+        np.concatenate([np.zeros(max_rows, dtype=np.int32), prefill[kept]]),
     )

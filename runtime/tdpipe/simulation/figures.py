@@ -1,4 +1,4 @@
-"""What a run says, in the figures that people compare."""
+"""The figures of a simulated run by which policies are compared."""
 
 from __future__ import annotations
 
@@ -12,64 +12,72 @@ if TYPE_CHECKING:
 
     from tdpipe.simulation.record import SimulationRecord
 
-_STEADY = (0.25, 0.6)
-"""Of all output tokens, those between which a run counts as steady: behind the ramp, before the end's order."""
-_FULL = 0.9
-"""Of the KV cache: what a run reaches that has more requests than fit."""
+_STEADY_RANGE = (0.25, 0.6)
+"""Shares of all output tokens between which a run counts as steady: after the ramp, and before the last requests are
+admitted in an order of their own."""
+_FILLED_KV_SHARE = 0.9
+"""Share of the KV cache in use at which it counts as filled; a run with more requests than fit reaches it."""
+_PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a run."""
+    """Length and throughput of one part of a run."""
 
     seconds: float
     tokens_per_second: float
-    """Output tokens."""
+    """Output tokens per second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A run's row in a table. Times are in seconds."""
+    """The figures of one run, a row of a table. Times are in seconds."""
 
     policy: str
     output_tokens_per_second: float
-    """Over the whole run."""
+    """Output tokens per second of the whole run."""
     steady_tokens_per_second: float
-    """While between a quarter and three fifths of all output tokens were made."""
+    """Output tokens per second between a quarter and three fifths of all output tokens."""
     ramp: Part
-    """Until KV use first reached its mean in steady state."""
+    """The part until KV use first reached its mean in steady state."""
     drain: Part
-    """From the last request's first token: nothing was left to admit, and batches thinned."""
+    """The part after the last request's first token: no request is left to admit, and batches shrink."""
     seconds: float
     bubble_free_seconds: float
-    """What the busiest stage computed: the run's length, had it never waited."""
+    """Computing time of the busiest stage, which would be the run's length if that stage never waited."""
     utilisation: tuple[float, ...]
-    """[stages] part of the run in which each stage computed."""
+    """[stages] share of the run in which each stage computed."""
     bubble: tuple[float, ...]
-    """[stages] part of the run in which each waited while steps were in flight; the rest, no request was there."""
+    """[stages] share of the run in which each stage waited while steps were in flight. In the rest of the run there was
+    no request."""
     phase_switches: int
     preemptions: int
     kv_peak: float
-    """Of the KV cache."""
+    """Largest share of the KV cache that was in use."""
     kv_mean: float
-    """Of the KV cache, while steady."""
+    """Mean share of the KV cache in use in steady state."""
     ttft: tuple[float, ...]
     """Time to first token: 50th, 90th and 99th percentile."""
     tpot: tuple[float, ...]
-    """Time per output token after the first: the same percentiles; empty where no request has more than one."""
+    """Time per output token after the first: 50th, 90th and 99th percentile; empty if no request has a second token."""
 
     @property
     def filled(self) -> bool:
         """Whether the requests filled the KV cache at any time."""
-        return self.kv_peak >= _FULL
+        return self.kv_peak >= _FILLED_KV_SHARE
 
 
 def figures_of(policy: str, record: SimulationRecord) -> Figures:
-    """The figures of one run."""
+    """Compute the figures of one run.
+
+    Args:
+        policy: The name of the policy.
+        record: The record of the run.
+    """
     times = np.array([sample.time for sample in record.kv])
     tokens = np.cumsum([sample.tokens for sample in record.kv])
     used = np.array([sample.used for sample in record.kv]) / record.kv_blocks
-    first, last = np.searchsorted(tokens, np.array(_STEADY) * tokens[-1])
+    first, last = np.searchsorted(tokens, np.array(_STEADY_RANGE) * tokens[-1])
     steady = (tokens[last] - tokens[first]) / max(times[last] - times[first], 1e-12)
     kv_mean = float(used[first : last + 1].mean())
     filled = int(np.argmax(used >= kv_mean))
@@ -101,10 +109,10 @@ def figures_of(policy: str, record: SimulationRecord) -> Figures:
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, ...]:
-    """The 50th, 90th and 99th; empty where there is no value."""
+    """Return the 50th, 90th and 99th percentile; an empty tuple if there are no values."""
     if not values:
         return ()
-    return tuple(float(each) for each in np.percentile(values, (50, 90, 99)))
+    return tuple(float(each) for each in np.percentile(values, _PERCENTILES))
 
 
 def _part(seconds: float, tokens: float) -> Part:

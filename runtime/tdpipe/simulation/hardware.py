@@ -1,7 +1,7 @@
-"""GPUs that a pipeline can be simulated on, from their vendors' figures.
+"""GPUs that a pipeline can be simulated on, with their vendors' figures.
 
-A simulation is worth something only if its inputs can be checked, so each entry names where its numbers are from. Links
-are taken as NCCL's own planner takes them, which is what one direction carries while the other is in use, too.
+A simulation is only useful if its inputs can be checked, so each entry names the source of its numbers. Links have the
+bandwidth that NCCL's own planner assumes: what one direction carries while the other is in use as well.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from tdpipe.core.errors import SettingsError
 
 _MIB = 2**20
-_COUNTED = re.compile(r"(\d+)\s*x\s*(.*)", re.IGNORECASE)
-"""A number of GPUs and their name."""
-_FORM = ", as in 4xL20"
+_COUNT_AND_NAME = re.compile(r"(\d+)\s*x\s*(.*)", re.IGNORECASE)
+"""A number of GPUs and their name, such as 4xL20."""
 _PCIE4, _PCIE5 = 24e9, 48e9
-"""B/s: what NCCL plans an x16 link with (src/graph: 24.0 in its topology logs), three quarters of the raw rate.
+"""B/s that NCCL assumes for an x16 link (src/graph: 24.0 in its topology logs), three quarters of the raw rate.
 
-Pairs were measured at 20.7 to 26 (RTX 4090 with peer access, both directions in use) and 50 to 56.
+Measured pairs reach 20.7 to 26 GB/s (RTX 4090 with peer access, both directions in use) and 50 to 56 GB/s.
 """
-_PCIE_STEP = 2.5e-6
-"""Seconds: a ring's step over PCIe in NCCL's tuning table (hwLat: Ring, LL128)."""
+_PCIE_LATENCY = 2.5e-6
+"""Seconds of one step of a ring over PCIe in NCCL's tuning table (hwLat: Ring, LL128)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +29,18 @@ class Hardware:
 
     name: str
     memory_bytes: int
-    """As nvidia-smi reports it: error correction takes a sixteenth of a data centre card's GDDR6."""
+    """Memory as nvidia-smi reports it: error correction takes a sixteenth of the GDDR6 of a data centre card."""
     memory_bandwidth: float
-    """B/s, peak."""
+    """Peak bandwidth in B/s."""
     flops: float
-    """FLOP/s of bfloat16 products that add up in float32, dense, peak."""
+    """Peak FLOP/s of dense bfloat16 products with float32 accumulation."""
     peer_bandwidth: float
-    """B/s from GPU to GPU, in each direction."""
+    """B/s from GPU to GPU in each direction."""
     peer_latency: float
     """Seconds until a message to another GPU begins to arrive."""
     source: str
     aliases: tuple[str, ...] = ()
-    """Other names that people give it."""
+    """Other names of the same GPU."""
 
 
 CATALOGUE = (
@@ -51,7 +50,7 @@ CATALOGUE = (
         864e9,
         119.5e12,
         _PCIE4,
-        _PCIE_STEP,
+        _PCIE_LATENCY,
         "NVIDIA's figures for the L20 as resellers list them (Tom's Hardware, 'H20, L20, and L2'); PCIe 4.0 x16",
     ),
     Hardware(
@@ -60,7 +59,7 @@ CATALOGUE = (
         864e9,
         362.05e12,
         _PCIE4,
-        _PCIE_STEP,
+        _PCIE_LATENCY,
         "NVIDIA L40S datasheet (PCIe 4.0 x16)",
     ),
     Hardware(
@@ -69,7 +68,7 @@ CATALOGUE = (
         600e9,
         125e12,
         _PCIE4,
-        _PCIE_STEP,
+        _PCIE_LATENCY,
         "NVIDIA A10 datasheet (PCIe 4.0 x16)",
     ),
     Hardware(
@@ -79,7 +78,7 @@ CATALOGUE = (
         165.2e12,
         13e9,
         3e-6,
-        "NVIDIA Ada GPU architecture whitepaper, appendix A; its driver gives no peer access, so the link is the way "
+        "NVIDIA Ada GPU architecture whitepaper, appendix A; its driver gives no peer access, so the link runs "
         "through host memory: 26 GB/s in both directions together (tinygrad/open-gpu-kernel-modules#6), an empty "
         "all-reduce of 14 steps in 41 us (NVIDIA/nccl#1530)",
     ),
@@ -89,7 +88,7 @@ CATALOGUE = (
         1935e9,
         312e12,
         _PCIE4,
-        _PCIE_STEP,
+        _PCIE_LATENCY,
         "NVIDIA A100 datasheet, 80 GB PCIe (PCIe 4.0 x16, no NVLink bridge)",
     ),
     Hardware(
@@ -98,7 +97,7 @@ CATALOGUE = (
         1555e9,
         312e12,
         _PCIE4,
-        _PCIE_STEP,
+        _PCIE_LATENCY,
         "NVIDIA A100 datasheet, 40 GB PCIe (PCIe 4.0 x16, no NVLink bridge)",
     ),
     Hardware(
@@ -107,7 +106,7 @@ CATALOGUE = (
         2000e9,
         756e12,
         _PCIE5,
-        _PCIE_STEP,
+        _PCIE_LATENCY,
         "NVIDIA H100 datasheet, PCIe (PCIe 5.0 x16, no NVLink bridge); FLOP/s are half of the sparse figure",
     ),
     Hardware(
@@ -116,7 +115,7 @@ CATALOGUE = (
         4800e9,
         835.5e12,
         _PCIE5,
-        _PCIE_STEP,
+        _PCIE_LATENCY,
         "NVIDIA H200 datasheet, NVL (PCIe 5.0 x16, no NVLink bridge); FLOP/s are half of the sparse figure",
         aliases=("H200",),
     ),
@@ -124,48 +123,48 @@ CATALOGUE = (
 
 
 def parse_hardware(text: str, option: str = "--hardware") -> tuple[int, Hardware]:
-    """GPUs of a node and their kind, from such as `4xL20`; a name alone is one GPU.
+    """Parse the number and kind of a node's GPUs from text such as `4xL20`; a name alone means one GPU.
 
     Args:
-        text: what was given.
-        option: where, for messages.
+        text: The text.
+        option: The option that the text was given by, for error messages.
 
     Raises:
-        SettingsError: it has no GPU, or a name that is not in the catalogue.
+        SettingsError: The number is 0, or the name is not in the catalogue.
     """
-    match = _COUNTED.fullmatch(text.strip())
+    match = _COUNT_AND_NAME.fullmatch(text.strip())
     if match is None:
-        return 1, _find(text, option, _FORM)
+        return 1, _find(text, option, example=", as in 4xL20")
     count = int(match[1])
     if count < 1:
-        raise SettingsError(option, f"{text!r} has no GPU", "give such as 4xL20")
-    return count, _find(match[2], option, _FORM)
+        raise SettingsError(option, f"{text!r} has no GPU", "give a number from 1 on, as in 4xL20")
+    return count, _find(match[2], option, example=", as in 4xL20")
 
 
 def parse_kinds(text: str) -> tuple[Hardware, ...]:
-    """Kinds of GPU from a comma-separated list of names; `all` is every one.
+    """Parse a comma-separated list of kinds of GPU; `all` stands for every one.
 
     Raises:
-        SettingsError: a name is not in the catalogue, or has a number of GPUs.
+        SettingsError: A name is not in the catalogue, or is preceded by a number of GPUs.
     """
     if text == "all":
         return CATALOGUE
     names = [each.strip() for each in text.split(",")]
     for name in names:
-        if _COUNTED.fullmatch(name):
-            problem = f"{name!r} has a number of GPUs, where kinds are compared"
+        if _COUNT_AND_NAME.fullmatch(name):
+            problem = f"{name!r} has a number of GPUs, but kinds of GPU are compared"
             raise SettingsError("--hardware", problem, "give numbers as --gpus")
     return tuple(dict.fromkeys(_find(name, "--hardware") for name in names))
 
 
-def _find(name: str, option: str, form: str = "") -> Hardware:
-    wanted = _plain(name)
+def _find(name: str, option: str, example: str = "") -> Hardware:
+    key = _normalised(name)
     for hardware in CATALOGUE:
-        if wanted in (_plain(hardware.name), *map(_plain, hardware.aliases)):
+        if key in (_normalised(hardware.name), *map(_normalised, hardware.aliases)):
             return hardware
     known = ", ".join(hardware.name for hardware in CATALOGUE)
-    raise SettingsError(option, f"no GPU called {name!r}", f"known are {known}{form}")
+    raise SettingsError(option, f"no GPU called {name!r}", f"known are {known}{example}")
 
 
-def _plain(name: str) -> str:
+def _normalised(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).lower()

@@ -1,6 +1,6 @@
-"""Models that can be simulated: the known ones by name, any other by its config.json.
+"""Sizes of the models that can be simulated: known models by name, any other model by its config.json.
 
-A simulation needs no checkpoint. `describe_model` is for checkpoints that are served: it demands weights and imports
+A simulation needs no weights. `describe_model` is for checkpoints that are served: it requires weights and imports
 transformers, which takes seconds.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BFLOAT16_BYTES = 2
-"""Bytes of a number: simulated weights, KV cache and activations are in bfloat16."""
+"""Bytes per number: simulated weights, KV cache and activations are in bfloat16."""
 
 KNOWN = (
     ModelSizes("llama-2-13b", 40, 5120, 13824, 40, 40, 128, 32000),
@@ -34,15 +34,15 @@ KNOWN = (
 
 
 def find_model(name: str) -> ModelSizes:
-    """The known model of that name, in upper or lower case.
+    """Return the known model of that name, in upper or lower case.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: There is no such model.
     """
-    for shape in KNOWN:
-        if shape.name == name.lower():
-            return shape
-    names = ", ".join(shape.name for shape in KNOWN)
+    for sizes in KNOWN:
+        if sizes.name == name.lower():
+            return sizes
+    names = ", ".join(sizes.name for sizes in KNOWN)
     raise SettingsError(
         "--model",
         f"no model called {name!r}",
@@ -51,10 +51,13 @@ def find_model(name: str) -> ModelSizes:
 
 
 def load_model_sizes(model: str) -> ModelSizes:
-    """The sizes of a checkpoint's directory, or of a known name.
+    """Return the sizes of the model in a checkpoint's directory, or of a known model.
+
+    Args:
+        model: The directory or the name.
 
     Raises:
-        SettingsError: it is neither, or the directory's config.json cannot be used.
+        SettingsError: It is neither, or the directory's config.json cannot be used.
     """
     directory = Path(model)
     if not directory.is_dir():
@@ -64,21 +67,21 @@ def load_model_sizes(model: str) -> ModelSizes:
         config = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         problem = f"{file} cannot be read: {error}"
-        raise SettingsError("--model", problem, "give a checkpoint's directory") from error
+        raise SettingsError("--model", problem, "give the directory of a checkpoint") from error
     if not isinstance(config, dict):
-        raise SettingsError("--model", f"{file} is no object", "give a checkpoint's directory")
+        raise SettingsError("--model", f"{file} is no object", "give the directory of a checkpoint")
     return sizes_of_config(config, directory.resolve().name)
 
 
 def sizes_of_config(config: Mapping[str, Any], name: str) -> ModelSizes:
-    """The sizes of a checkpoint, from the content of its config.json.
+    """Return the sizes of a model from the content of its config.json.
 
     Args:
-        config: of a Llama-like model.
-        name: what to call it.
+        config: The config of a Llama-like model.
+        name: The name that the model gets.
 
     Raises:
-        SettingsError: a size is missing or is no size, or the model has experts, whose weights a step reads in part.
+        SettingsError: A size is missing or invalid, or the model has experts, of whose weights a step reads only some.
     """
     experts = next((key for key in config if "experts" in key and config[key]), None)
     if experts is not None:

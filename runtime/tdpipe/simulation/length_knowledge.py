@@ -1,7 +1,7 @@
-"""What a scheduler is told of output lengths: all, a classifier's guess, or what is usual.
+"""Predicted output lengths of simulated requests: exact, from an emulated classifier, or the same for all.
 
-Traces hold lengths without texts, so no predictor can be trained on them. A classifier of the published quality is
-emulated instead: it names the right one of five classes so often, and is else off by one class or two.
+Traces hold lengths without texts, so no predictor can be trained on them. Instead, a classifier of published quality is
+emulated: it finds the right one of five classes at the published rate, and is off by one or two classes otherwise.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ if TYPE_CHECKING:
 
 Knowledge = Literal["oracle", "classifier", "mean"]
 OUTCOMES = 32
-_PERCENTILES = (25, 50, 75, 99)
-"""Between the classes of output length (TD-Pipe's predictor)."""
+"""Number of equally likely lengths of a predicted distribution."""
+_CLASS_PERCENTILES = (25, 50, 75, 99)
+"""Percentiles of the output length that separate the classes of TD-Pipe's predictor."""
 ACCURACY = 0.546
-"""Of that predictor for Llama-2-13B's answers."""
-_OFF_BY_TWO = 0.25
-"""Part of the wrong guesses: its mean error was 0.57 classes."""
+"""Share of right classes of that predictor for the answers of Llama-2-13B."""
+_OFF_BY_TWO_SHARE = 0.25
+"""Share of the wrong classes that are off by two; it gives the published mean error of 0.57 classes."""
 
 
 def parse_knowledge(text: str) -> Knowledge:
-    """The knowledge of that name.
+    """Return the kind of knowledge of that name.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: There is no such kind.
     """
     if text not in get_args(Knowledge):
         known = ", ".join(get_args(Knowledge))
@@ -41,13 +42,14 @@ def parse_knowledge(text: str) -> Knowledge:
 def predictions(
     outputs: Sequence[int], population: Sequence[int], knowledge: Knowledge, seed: int
 ) -> list[LengthDistribution]:
-    """What is told of each output.
+    """Predict the length of each output.
 
     Args:
-        outputs: true lengths.
-        population: lengths from which classes and distributions are taken, as from a training set.
-        knowledge: `oracle` tells the length, `mean` of each the same distribution.
-        seed: of the classifier's errors.
+        outputs: The true lengths.
+        population: The lengths that define classes and distributions, in place of a training set.
+        knowledge: `oracle` predicts the true length, `mean` the same distribution for every output, and `classifier`
+            the distribution of a class that is right with probability `ACCURACY`.
+        seed: The seed of the classifier's errors.
     """
     if knowledge == "oracle":
         return [LengthDistribution((length,)) for length in outputs]
@@ -55,23 +57,26 @@ def predictions(
     if knowledge == "mean":
         return [_quantiles(known)] * len(outputs)
     random = np.random.default_rng(seed)
-    edges = np.percentile(known, _PERCENTILES)
+    edges = np.percentile(known, _CLASS_PERCENTILES)
     guessed = _guess(np.searchsorted(edges, known), random)
-    told = {each: _quantiles(known[guessed == each]) for each in np.unique(guessed).tolist()}
+    predicted = {each: _quantiles(known[guessed == each]) for each in np.unique(guessed).tolist()}
     guesses = _guess(np.searchsorted(edges, np.asarray(outputs)), random)
-    nearest = sorted(told)
-    return [told[min(nearest, key=lambda c: abs(c - each))] for each in guesses.tolist()]
+    nearest = sorted(predicted)
+    return [predicted[min(nearest, key=lambda c: abs(c - each))] for each in guesses.tolist()]
 
 
 def _guess(
     classes: np.ndarray[tuple[int], np.dtype[np.int64]], random: np.random.Generator
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The classifier's class of each: right, or off by one or two; the topmost, 1 in 100, it never names."""
+    """Return the classifier's class of each output: right, or off by one or two.
+
+    It never chooses the topmost class, which only one output in a hundred belongs to.
+    """
     wrong = random.random(len(classes)) >= ACCURACY
-    distance = 1 + (random.random(len(classes)) < _OFF_BY_TWO)
+    distance = 1 + (random.random(len(classes)) < _OFF_BY_TWO_SHARE)
     sign = np.where(random.random(len(classes)) < 0.5, -1, 1)
-    top = len(_PERCENTILES) - 1
-    # Beyond the ends it errs to the other side.
+    top = len(_CLASS_PERCENTILES) - 1
+    # A class beyond either end is mirrored to the other side.
     target = classes + sign * distance
     target = np.where((target < 0) | (target > top), classes - sign * distance, target)
     return np.clip(np.where(wrong, target, classes), 0, top)

@@ -1,4 +1,4 @@
-"""Pictures of a run: what each stage did when, and how full the KV cache was."""
+"""Picture of a run: when each stage computed which step, and how full the KV cache was."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from tdpipe.simulation.stage_timeline import StageTimeline
 
 _COLOURS = {Phase.PREFILL: "#d95f02", Phase.DECODE: "#1b9e77", Phase.MIXED: "#7570b3"}
-_WINDOW = 60
-"""Steps that the timeline shows: more would be too narrow to see."""
+_MAX_SHOWN_STEPS = 60
+"""Number of steps that the timeline shows; more steps would be too narrow to see."""
 
 
 def draw_run(path: Path, title: str, record: SimulationRecord, timeline: StageTimeline) -> None:
-    """Write a picture of a run, in the format of the path's suffix.
+    """Draw a run and write the picture to a file.
 
     Args:
-        path: of the file.
-        title: above the picture.
-        record: of the run.
-        timeline: of the run, with its intervals kept.
+        path: The file; its suffix selects the format.
+        title: The title above the picture.
+        record: The record of the run.
+        timeline: The timeline of the run, with its intervals kept.
     """
     figure = Figure(figsize=(14, 8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -43,7 +43,9 @@ def draw_run(path: Path, title: str, record: SimulationRecord, timeline: StageTi
 
 def _draw_stages(axes: Axes, timeline: StageTimeline) -> None:
     middle = len(timeline.intervals) // 2
-    shown = timeline.intervals[max(0, middle - _WINDOW // 2) : middle + _WINDOW // 2]
+    shown = timeline.intervals[
+        max(0, middle - _MAX_SHOWN_STEPS // 2) : middle + _MAX_SHOWN_STEPS // 2
+    ]
     stages = len(shown[0].begins)
     for stage in range(stages):
         for phase, colour in _COLOURS.items():
@@ -75,7 +77,7 @@ def _draw_kv(axes: Axes, record: SimulationRecord) -> None:
     axes.plot(
         [time for time, _ in forecasts],
         [blocks for _, blocks in forecasts],
-        label="forecast peak of what holds KV",
+        label="forecast peak of the running requests",
         linewidth=0.8,
     )
     axes.axhline(record.kv_blocks, color="black", linewidth=0.8, linestyle="--", label="capacity")

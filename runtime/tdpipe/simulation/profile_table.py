@@ -1,7 +1,7 @@
-"""Measured times of a whole model, and stages that share them evenly.
+"""Measured times of a whole model on one GPU, and a pipeline whose stages share them evenly.
 
-A table is of one forward pass of n tokens of one prompt through all layers and the head on one GPU, which holds even
-where no single GPU could hold the model: it is then the sum over those that did.
+A row of a table is the time of one forward pass of a prompt of n tokens through all layers and the head. If no single
+GPU can hold the model, it is the sum over the GPUs that held its parts.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ if TYPE_CHECKING:
     from tdpipe.core.step import FloatArray, IntArray
 
 _TOKENS, _MILLISECONDS = "Total Length", "Execute Time"
-_MOST_TOKENS = 2**31 - 1
-"""Of a batch; no device comes near, and the tables of the cost model count up to there."""
+_MAX_TOKENS = 2**31 - 1
+"""Largest number of batch tokens in a table, which the cost model keeps as int32."""
 
 
 class TimeTable(NamedTuple):
     """Times of a whole model on one GPU."""
 
     tokens: IntArray
-    """[n] batch tokens, ascending."""
+    """[n] int32 batch tokens, ascending."""
     seconds: FloatArray
-    """[n]."""
+    """[n] float64 seconds."""
 
 
 def read_time_table(path: Path, option: str) -> TimeTable:
     """Read a CSV with the columns `Total Length` (tokens) and `Execute Time` (milliseconds).
 
     Args:
-        path: the file.
-        option: what named it, for messages.
+        path: The file.
+        option: The option that named the file, for error messages.
 
     Raises:
-        SettingsError: it cannot be read, lacks a column or rows, or has a value that cannot be.
+        SettingsError: The file cannot be read, lacks a column or rows, or has an invalid value.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            # Some profilers write a blank after the comma.
+            # Some profilers write a space after the comma.
             rows = list(csv.reader(file, skipinitialspace=True))
     except OSError as error:
         raise SettingsError(option, f"{path}: {error.strerror}", "give a CSV file") from error
@@ -68,10 +68,10 @@ def read_time_table(path: Path, option: str) -> TimeTable:
         except (IndexError, ValueError) as error:
             problem = f"line {line} of {path} is {','.join(row)!r}"
             raise SettingsError(option, problem, "give tokens and milliseconds") from error
-        ascends = (tokens[-1] if tokens else 0) < count <= _MOST_TOKENS
+        ascends = (tokens[-1] if tokens else 0) < count <= _MAX_TOKENS
         if not ascends or not 0 < milliseconds < math.inf:
             problem = f"line {line} of {path} has {count} tokens and {milliseconds} ms"
-            remedy = f"let tokens ascend from 1 to at most {_MOST_TOKENS}, and times be above 0"
+            remedy = f"let tokens ascend from 1 to at most {_MAX_TOKENS}, and times be above 0"
             raise SettingsError(option, problem, remedy)
         tokens.append(count)
         seconds.append(milliseconds / 1e3)
@@ -83,12 +83,12 @@ def read_time_table(path: Path, option: str) -> TimeTable:
 def stage_costs(
     table: TimeTable, stages: int, kv_bytes_per_token: float, kv_bandwidth: float
 ) -> CostModel:
-    """A pipeline whose stages each take an even share of a whole model's time.
+    """Return the cost of a pipeline whose stages each take an even share of a whole model's time.
 
     Args:
-        table: of the whole model.
-        stages: at least 1.
-        kv_bytes_per_token: of all layers.
+        table: The times of the whole model.
+        stages: The number of stages, at least 1.
+        kv_bytes_per_token: The KV bytes of a token in all layers.
         kv_bandwidth: B/s at which one GPU reads KV.
     """
     per_context = kv_bytes_per_token / stages / kv_bandwidth

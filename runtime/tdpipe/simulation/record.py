@@ -1,4 +1,4 @@
-"""What a simulation leaves behind, from which every figure is taken."""
+"""The record of a simulated run, from which all figures are computed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class RequestTimes:
-    """When a request arrived, got its first token and ended, in seconds of the simulated clock."""
+    """Arrival, first token and end of a request, in seconds of the run's clock."""
 
     arrival: float
     output_tokens: int
@@ -18,24 +18,24 @@ class RequestTimes:
 
 @dataclass(frozen=True, slots=True)
 class KVSample:
-    """KV use when a step's tokens came."""
+    """Use of the KV cache at the moment when a step's tokens reached the controller."""
 
     time: float
-    """Seconds."""
+    """Seconds of the run's clock."""
     used: int
-    """Blocks."""
+    """Number of blocks in use."""
     tokens: int
-    """Output tokens that came with the step."""
+    """Number of output tokens of the step."""
     forecast_peak: float | None = None
-    """Blocks that the sequences at hand will need at most, in expectation; told only now and then."""
+    """Expected peak of the blocks that the running sequences need; None for steps at which no forecast was taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationRecord:
-    """One run."""
+    """Everything that is recorded of one run."""
 
     seconds: float
-    """From the start to the last token."""
+    """Seconds from the start to the last token."""
     requests: tuple[RequestTimes, ...]
     output_tokens: int
     prompt_tokens: int
@@ -44,13 +44,13 @@ class SimulationRecord:
     phase_switches: int
     preemptions: int
     kv: tuple[KVSample, ...]
-    """In the order of time."""
+    """Samples in the order of time, one for each step."""
     kv_blocks: int
-    """Blocks that there are."""
+    """Number of blocks of the KV cache."""
     idle: float = 0.0
-    """Seconds in which no step was in flight: no request was there."""
+    """Seconds in which no step was in flight because there was no request."""
 
     @property
     def output_tokens_per_second(self) -> float:
-        """Over the whole run, ramp and drain included."""
+        """Output tokens per second of the whole run, including ramp and drain."""
         return self.output_tokens / self.seconds

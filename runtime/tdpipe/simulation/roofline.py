@@ -1,8 +1,8 @@
-"""Stage times where none were measured, from a GPU's figures and a model's sizes.
+"""Estimated stage times from a GPU's figures and a model's sizes, for use where none were measured.
 
-A matrix product takes as long as reading its weights or as multiplying whole tiles of tokens, whichever is longer, so
-time is a staircase over tokens. What a GPU reaches of its figures, and what tiles cost that are not full, is fitted to
-whole-model tables that were measured on an L20; on other GPUs it is an estimate.
+A matrix product takes as long as reading its weights or multiplying whole tiles of tokens, whichever is longer, so time
+over tokens is a staircase. The share of its figures that a GPU reaches, and the cost of partly filled tiles, are fitted
+to whole-model tables measured on an L20; on other GPUs they are an estimate.
 """
 
 from __future__ import annotations
@@ -26,53 +26,56 @@ if TYPE_CHECKING:
     from tdpipe.simulation.hardware import Hardware
 
 TILE = 128
-"""Tokens that a product computes together."""
-_NARROW = (128, 64, 16)
-"""Tokens up to which a product takes a narrower tile, or one that alone does not fill the GPU."""
-_LONGEST = 4096
-"""Tokens up to which tables go; beyond, time is in proportion."""
-_HEAD_ROWS = 256
-"""Tokens of a step that the head computes, at most: a decode batch's are all sampled from, a prompt's only the last."""
+"""Number of tokens that a matrix product computes together."""
+_SMALL_TILES = (128, 64, 16)
+"""Numbers of tokens up to which a product uses a narrower tile, or a single tile, which does not fill the GPU."""
+_MAX_TABLE_TOKENS = 4096
+"""Largest number of tokens in a table; beyond it, time is proportional to tokens."""
+_MAX_HEAD_ROWS = 256
+"""Largest number of tokens of a step that the head computes: every token of a decode batch is sampled from, but only the
+last one of a prompt."""
 KV_EFFICIENCY = 0.85
-"""Of memory bandwidth when KV is read: assumed, since no table that was fitted reads any."""
+"""Share of the memory bandwidth at which KV is read. It is assumed, since the fitted tables read no KV."""
 RESERVED_BYTES = 3 * 2**29
-"""Of each GPU, for its context, its communication buffers and activations."""
+"""Bytes of each GPU that its context, communication buffers and activations take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Efficiency:
-    """What a GPU reaches of its figures."""
+    """Shares of its figures that a GPU reaches."""
 
     layer_seconds: float
-    """Fixed time of a layer: kernels' starts and ends."""
+    """Fixed seconds of a layer, for starting and ending its kernels."""
     activation_passes: float
-    """Times that a layer moves a token's hidden and intermediate vectors through memory."""
+    """Number of times that a layer moves a token's hidden and intermediate vectors through memory."""
     bandwidth: float
-    """Of peak, when weights are read."""
+    """Share of the peak bandwidth at which weights are read."""
     flops: float
-    """Of peak, in full tiles."""
+    """Share of the peak FLOP/s in full tiles."""
     tiles_128: float
-    """What up to 128 tokens cost, in tiles of more."""
+    """Cost of up to 128 tokens, in full tiles."""
     tiles_64: float
+    """Cost of up to 64 tokens, in full tiles."""
     tiles_16: float
+    """Cost of up to 16 tokens, in full tiles."""
 
 
 @dataclass(frozen=True, slots=True)
 class FitError:
-    """How far estimates are off measured times, relative to these."""
+    """Relative errors of estimated against measured times."""
 
     mean: float
     worst: float
     worst_tokens: int
-    """Batch tokens of the worst."""
+    """Batch tokens of the worst error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A whole model's times on one GPU, each of a single prompt, and what they were measured on."""
+    """Measured times of a whole model on one GPU, each of a single prompt."""
 
     hardware: Hardware
-    shape: ModelSizes
+    sizes: ModelSizes
     table: TimeTable
 
 
@@ -85,105 +88,114 @@ FITTED = Efficiency(
     tiles_64=1.326,
     tiles_16=1.107,
 )
-"""Llama-2-13B and Qwen2.5-32B on an L20, 1 to 2048 tokens (MLSysU/TD-Pipe, profiler-results).
+"""Fit to Llama-2-13B and Qwen2.5-32B on an L20, 1 to 2048 tokens (MLSysU/TD-Pipe, profiler-results).
 
-Against an A100 (microsoft/vidur's profiles of 7B and 8B layers, which leave attention out) they are 1 to 5 % high up to
-128 tokens, 12 to 14 % low up to 256, and 18 to 20 % low beyond: that card reaches less of its FLOP/s.
+For an A100 (microsoft/vidur's profiles of 7B and 8B layers, without attention) they are 1 to 5 % high up to 128 tokens,
+12 to 14 % low up to 256, and 18 to 20 % low beyond: that card reaches a smaller share of its FLOP/s.
 """
 FITTED_ERROR = FitError(mean=0.020, worst=0.086, worst_tokens=130)
-"""Of `FITTED`, over the times that it was fitted to."""
+"""Error of `FITTED` on the times that it was fitted to."""
 
 
 def pipeline_cost(
     hardware: Hardware,
-    shape: ModelSizes,
+    sizes: ModelSizes,
     stages: int,
     efficiency: Efficiency = FITTED,
     *,
     option: str = "--hardware",
 ) -> CostModel:
-    """The cost of steps on a pipeline of one GPU a stage, the head on the last one.
+    """Estimate the cost of steps on a pipeline of one GPU per stage, with the head on the last stage.
 
     Args:
-        hardware: of each stage.
-        shape: of the model.
-        stages: number of them.
-        efficiency: what the GPU reaches.
-        option: that the GPUs were given by, for messages.
+        hardware: The GPU of each stage.
+        sizes: The sizes of the model.
+        stages: The number of stages.
+        efficiency: The shares of its figures that the GPU reaches.
+        option: The option that the GPUs were given by, for error messages.
 
     Raises:
-        SettingsError: there are not as many layers.
+        SettingsError: The model has fewer layers than stages.
     """
-    tokens = _edges()
+    tokens = _table_tokens()
     costs = []
-    for stage, layers in enumerate(_layers(shape, stages, option)):
-        seconds = _body_seconds(hardware, shape, layers, tokens, efficiency)
+    for stage, layers in enumerate(_layers(sizes, stages, option)):
+        seconds = _body_seconds(hardware, sizes, layers, tokens, efficiency)
         if stage == stages - 1:
-            seconds += _head_seconds(hardware, shape, np.minimum(tokens, _HEAD_ROWS), efficiency)
-        per_context = layers * shape.layer_kv_bytes(BFLOAT16_BYTES) / kv_bandwidth(hardware)
+            seconds += _head_seconds(
+                hardware, sizes, np.minimum(tokens, _MAX_HEAD_ROWS), efficiency
+            )
+        per_context = layers * sizes.layer_kv_bytes(BFLOAT16_BYTES) / kv_bandwidth(hardware)
         costs.append(StageCost(tokens.astype(np.int32), seconds, per_context))
     return CostModel(tuple(costs))
 
 
 def whole_model_table(
-    hardware: Hardware, shape: ModelSizes, efficiency: Efficiency = FITTED
+    hardware: Hardware, sizes: ModelSizes, efficiency: Efficiency = FITTED
 ) -> TimeTable:
-    """Times of the whole model on one GPU, were it large enough."""
-    (stage,) = pipeline_cost(hardware, shape, 1, efficiency=efficiency).stages
+    """Estimate the times of the whole model on one GPU, as if its memory were large enough."""
+    (stage,) = pipeline_cost(hardware, sizes, 1, efficiency=efficiency).stages
     return TimeTable(stage.table_tokens, stage.table_seconds)
 
 
 def kv_bandwidth(hardware: Hardware) -> float:
-    """B/s at which a GPU reads KV."""
+    """Return the B/s at which a GPU is assumed to read KV."""
     return hardware.memory_bandwidth * KV_EFFICIENCY
 
 
 def kv_capacity_tokens(
     hardware: Hardware,
-    shape: ModelSizes,
+    sizes: ModelSizes,
     gpus: int,
     utilisation: float = 0.9,
     *,
     option: str = "--hardware",
 ) -> int:
-    """Tokens whose KV fits a pipeline of `gpus` stages: what fits the stage with the least room.
+    """Return the number of tokens whose KV fits every stage of a pipeline.
 
     Args:
-        hardware: of each stage.
-        shape: of the model.
-        gpus: number of stages.
-        utilisation: share of a GPU's memory that may be used.
-        option: that the GPUs were given by, for messages.
+        hardware: The GPU of each stage.
+        sizes: The sizes of the model.
+        gpus: The number of stages.
+        utilisation: The share of a GPU's memory that may be used.
+        option: The option that the GPUs were given by, for error messages.
 
     Raises:
-        SettingsError: the weights do not fit, or there are not as many layers.
+        SettingsError: The weights do not fit, or the model has fewer layers than stages.
     """
     capacity = []
-    for stage, layers in enumerate(_layers(shape, gpus, option)):
-        # A head that is tied needs the embedding a second time, unless it is on the same stage.
-        ends = (stage == 0) + (stage == gpus - 1 and not (shape.tied and gpus == 1))
-        weights = BFLOAT16_BYTES * (layers * shape.layer_weights + ends * shape.head_weights)
-        room = kv_room(hardware, shape, weights, utilisation, option)
-        capacity.append(room / (layers * shape.layer_kv_bytes(BFLOAT16_BYTES)))
+    for stage, layers in enumerate(_layers(sizes, gpus, option)):
+        # A tied head needs a second copy of the embedding, unless both are on the same stage.
+        embeddings = (stage == 0) + (stage == gpus - 1 and not (sizes.tied and gpus == 1))
+        weights = BFLOAT16_BYTES * (layers * sizes.layer_weights + embeddings * sizes.head_weights)
+        kv_memory = kv_memory_bytes(hardware, sizes, weights, utilisation, option)
+        capacity.append(kv_memory / (layers * sizes.layer_kv_bytes(BFLOAT16_BYTES)))
     return int(min(capacity))
 
 
-def kv_room(
+def kv_memory_bytes(
     hardware: Hardware,
-    shape: ModelSizes,
+    sizes: ModelSizes,
     weights: float,
     utilisation: float,
     option: str = "--hardware",
 ) -> float:
-    """Bytes for KV on a GPU that holds so many bytes of the model's weights; `option` is for messages.
+    """Return the bytes that are left for KV on a GPU.
+
+    Args:
+        hardware: The GPU.
+        sizes: The sizes of the model.
+        weights: The bytes of the model's weights on the GPU.
+        utilisation: The share of the GPU's memory that may be used.
+        option: The option that the GPUs were given by, for error messages.
 
     Raises:
-        SettingsError: there are none.
+        SettingsError: No memory is left.
     """
     usable = hardware.memory_bytes * utilisation - RESERVED_BYTES
     if weights >= usable:
         problem = (
-            f"{weights / 2**30:.1f} GiB of {shape.name}'s weights are on one {hardware.name}, which has "
+            f"{weights / 2**30:.1f} GiB of {sizes.name}'s weights are on one {hardware.name}, which has "
             f"{max(usable, 0) / 2**30:.1f} GiB for weights and KV cache"
         )
         raise SettingsError(option, problem, "use more GPUs, or larger ones")
@@ -191,12 +203,12 @@ def kv_room(
 
 
 def fit_efficiency(measured: Sequence[Measured]) -> Efficiency:
-    """The efficiency whose estimates are nearest to measured times, by least squares of the relative error.
+    """Fit the efficiency to measured times by least squares of the relative error.
 
-    Each doubling of tokens counts alike: otherwise a thousand sizes of prefill would outvote the few of decode.
+    Every doubling of tokens has the same weight; otherwise the many sizes of prefill would outweigh the few of decode.
 
     Args:
-        measured: whole-model tables from 1 token on, at best of several models.
+        measured: Tables that start at 1 token, preferably of several models.
     """
     weights = np.concatenate([1 / np.sqrt(each.table.tokens) for each in measured])
 
@@ -208,7 +220,7 @@ def fit_efficiency(measured: Sequence[Measured]) -> Efficiency:
 
 
 def fit_error(measured: Sequence[Measured], efficiency: Efficiency = FITTED) -> FitError:
-    """How far estimates are off the measured times."""
+    """Return the errors of estimates against measured times."""
     errors = np.abs(_relative_errors(measured, efficiency))
     tokens = np.concatenate([each.table.tokens for each in measured])
     return FitError(float(errors.mean()), float(errors.max()), int(tokens[errors.argmax()]))
@@ -218,15 +230,15 @@ def _relative_errors(measured: Sequence[Measured], efficiency: Efficiency) -> Fl
     errors = []
     for each in measured:
         tokens = each.table.tokens.astype(np.float64)
-        layers = each.shape.layers
-        seconds = _body_seconds(each.hardware, each.shape, layers, tokens, efficiency)
-        seconds += _head_seconds(each.hardware, each.shape, np.ones_like(tokens), efficiency)
+        layers = each.sizes.layers
+        seconds = _body_seconds(each.hardware, each.sizes, layers, tokens, efficiency)
+        seconds += _head_seconds(each.hardware, each.sizes, np.ones_like(tokens), efficiency)
         errors.append(seconds / each.table.seconds - 1)
     return np.concatenate(errors)
 
 
 def _least_squares(residuals: Callable[[FloatArray], FloatArray], start: FloatArray) -> FloatArray:
-    """Levenberg and Marquardt's method, from `start` to where it gets no better."""
+    """Minimise the sum of squared residuals from `start` with the Levenberg-Marquardt method."""
     at, damping, step = start, 1e-2, 1e-6
     here = residuals(at)
     for _ in range(300):
@@ -249,46 +261,46 @@ def _least_squares(residuals: Callable[[FloatArray], FloatArray], start: FloatAr
     return at
 
 
-def _layers(shape: ModelSizes, stages: int, option: str) -> tuple[int, ...]:
-    """Of each stage, as even as they go."""
-    if not 1 <= stages <= shape.layers:
-        problem = f"{stages} GPUs cannot share the {shape.layers} layers of {shape.name}"
-        raise SettingsError(option, problem, f"use 1 to {shape.layers}")
-    return balance_costs([1] * shape.layers, stages)
+def _layers(sizes: ModelSizes, stages: int, option: str) -> tuple[int, ...]:
+    """Return the number of layers of each stage, as even as possible."""
+    if not 1 <= stages <= sizes.layers:
+        problem = f"{stages} GPUs cannot share the {sizes.layers} layers of {sizes.name}"
+        raise SettingsError(option, problem, f"use 1 to {sizes.layers}")
+    return balance_costs([1] * sizes.layers, stages)
 
 
-def _edges() -> FloatArray:
-    """[n] tokens between which times are lines: both sides of every step."""
-    last = {1, *_NARROW, *range(TILE, _LONGEST + 1, TILE)}
-    both = sorted(last | {tokens + 1 for tokens in last if tokens < _LONGEST})
+def _table_tokens() -> FloatArray:
+    """Return [n] tokens between which time is linear: both sides of every step of the staircase."""
+    last = {1, *_SMALL_TILES, *range(TILE, _MAX_TABLE_TOKENS + 1, TILE)}
+    both = sorted(last | {tokens + 1 for tokens in last if tokens < _MAX_TABLE_TOKENS})
     return np.array(both, dtype=np.float64)
 
 
 def _body_seconds(
-    hardware: Hardware, shape: ModelSizes, layers: int, tokens: FloatArray, efficiency: Efficiency
+    hardware: Hardware, sizes: ModelSizes, layers: int, tokens: FloatArray, efficiency: Efficiency
 ) -> FloatArray:
-    width = shape.hidden_size + shape.intermediate_size
+    width = sizes.hidden_size + sizes.intermediate_size
     moved = tokens * efficiency.activation_passes * width * BFLOAT16_BYTES
     moving = moved / (hardware.memory_bandwidth * efficiency.bandwidth)
-    product = _product_seconds(hardware, shape.layer_weights, tokens, efficiency)
+    product = _product_seconds(hardware, sizes.layer_weights, tokens, efficiency)
     return layers * (efficiency.layer_seconds + moving + product)
 
 
 def _head_seconds(
-    hardware: Hardware, shape: ModelSizes, rows: FloatArray, efficiency: Efficiency
+    hardware: Hardware, sizes: ModelSizes, rows: FloatArray, efficiency: Efficiency
 ) -> FloatArray:
-    return _product_seconds(hardware, shape.head_weights, rows, efficiency)
+    return _product_seconds(hardware, sizes.head_weights, rows, efficiency)
 
 
 def _product_seconds(
     hardware: Hardware, weights: int, tokens: FloatArray, efficiency: Efficiency
 ) -> FloatArray:
-    """[n] seconds of a product of a matrix of so many elements with [n] `tokens`."""
+    """Return [n] seconds of the product of a matrix of `weights` elements with [n] `tokens`."""
     tiles = np.ceil(tokens / TILE)
     costs = (efficiency.tiles_128, efficiency.tiles_64, efficiency.tiles_16)
-    for most, cost in zip(_NARROW, costs, strict=True):
-        tiles = np.where(tokens <= most, cost, tiles)
-    # A single token is a product with a vector, which only reads.
+    for limit, cost in zip(_SMALL_TILES, costs, strict=True):
+        tiles = np.where(tokens <= limit, cost, tiles)
+    # The product with a single token's vector takes only the time of reading the matrix.
     tiles = np.where(tokens <= 1, 0.0, tiles)
     reading = weights * BFLOAT16_BYTES / (hardware.memory_bandwidth * efficiency.bandwidth)
     multiplying = 2 * weights * TILE * tiles / (hardware.flops * efficiency.flops)

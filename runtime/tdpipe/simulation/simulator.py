@@ -1,7 +1,7 @@
-"""Discrete events over the real scheduler: what the engine's loop does, against a simulated clock.
+"""Discrete-event simulation of the engine's loop with the real scheduler and a simulated clock.
 
-The scheduler is driven exactly as the engine drives it: it is asked for steps until it wants to wait, then the next
-result or arrival is taken. Only it decides; the simulator knows the lengths and the time.
+The scheduler is driven exactly as the engine drives it: it is asked for steps until it waits, and then the next result
+or arrival is handled. All decisions are the scheduler's; the simulator only knows the output lengths and the time.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Simulator:
     """One run of jobs through a scheduler.
 
     Args:
-        scheduler: fresh.
-        timeline: of the scheduler's stages and slots.
-        jobs: in any order of arrival.
-        forecast_every: steps after which the KV forecast is noted; 0 is never.
+        scheduler: A scheduler that has no requests yet.
+        timeline: A fresh timeline with the scheduler's stages and slots.
+        jobs: The jobs to serve, in any order.
+        forecast_interval: Number of steps between recorded KV forecasts; 0 records none.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Simulator:
         scheduler: Scheduler[Any],
         timeline: StageTimeline,
         jobs: Sequence[Job],
-        forecast_every: int = 0,
+        forecast_interval: int = 0,
     ) -> None:
         self._scheduler = scheduler
         self._timeline = timeline
@@ -55,18 +55,18 @@ class Simulator:
         self._end = np.zeros(slots, dtype=np.int32)
         """[slots] position of the end token."""
         self._times = [RequestTimes(job.arrival, job.output_tokens) for job in jobs]
-        self._unanswered = {str(number) for number in range(len(jobs))}
-        """Requests of which no token has come."""
+        self._without_token = {str(number) for number in range(len(jobs))}
+        """Ids of the requests that have no token yet."""
         self._kv: list[KVSample] = []
         self._idle = 0.0
-        self._forecast_every = forecast_every
+        self._forecast_interval = forecast_interval
 
     def run(self) -> SimulationRecord:
         """Serve all jobs.
 
         Raises:
-            RequestError: a job fits neither context nor KV cache.
-            RuntimeError: the scheduler waits for what will not come.
+            RequestError: A job fits neither the context nor the KV cache.
+            RuntimeError: The scheduler waits for an event that cannot happen.
         """
         now = 0.0
         while self._arrivals or self._scheduler.state.sequences:
@@ -76,11 +76,11 @@ class Simulator:
                 self._issue(answer, now)
                 continue
             limit = answer.time if isinstance(answer, WaitUntil) else math.inf
-            then = max(now, self._next_event(limit))
-            self._idle += 0.0 if self._results else then - now
-            now = then
+            next_time = max(now, self._next_event(limit))
+            self._idle += 0.0 if self._results else next_time - now
+            now = next_time
             while self._results and self._results[0][0] <= now:
-                self._book(now)
+                self._complete(now)
         return SimulationRecord(
             seconds=max((times.end for times in self._times), default=0.0),
             requests=tuple(self._times),
@@ -122,19 +122,19 @@ class Simulator:
         if self._arrivals:
             limit = min(limit, self._jobs[self._arrivals[0]].arrival)
         if math.isinf(limit):
-            raise RuntimeError("the scheduler waits for what will not come")
+            raise RuntimeError("the scheduler waits, but no result or arrival is to come")
         return limit
 
-    def _book(self, now: float) -> None:
+    def _complete(self, now: float) -> None:
         _, step, tokens, seconds = self._results.popleft()
         emission = self._scheduler.on_result(step.id, tokens, seconds, now)
-        answered = self._unanswered.intersection(emission.request_ids)
-        for name in answered:
+        started = self._without_token.intersection(emission.request_ids)
+        for name in started:
             self._times[int(name)].first = now
-        self._unanswered -= answered
+        self._without_token -= started
         for name in emission.finished:
             self._times[int(name)].end = now
         state = self._scheduler.state
-        every = self._forecast_every
-        peak = self._scheduler.forecast_peak() if every and step.id % every == 0 else None
+        interval = self._forecast_interval
+        peak = self._scheduler.forecast_peak() if interval and step.id % interval == 0 else None
         self._kv.append(KVSample(now, state.pool.used, len(emission.request_ids), peak))

@@ -1,7 +1,7 @@
-"""Lengths and arrivals of real requests, from the CSV files in which they are published.
+"""Traces: lengths and arrival times of real requests, from the CSV files in which they are published.
 
-Two layouts are known by their columns: lengths alone (num_prefill_tokens, num_decode_tokens), and lengths with times of
-arrival (TIMESTAMP, ContextTokens, GeneratedTokens).
+Two layouts are recognised by their columns: lengths only (num_prefill_tokens, num_decode_tokens), and lengths with
+arrival times (TIMESTAMP, ContextTokens, GeneratedTokens).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tdpipe.core.errors import SettingsError
 if TYPE_CHECKING:
     from pathlib import Path
 
-_LENGTHS = ("num_prefill_tokens", "num_decode_tokens")
-_ARRIVALS = ("ContextTokens", "GeneratedTokens")
-_TIME = "TIMESTAMP"
+_LENGTH_COLUMNS = ("num_prefill_tokens", "num_decode_tokens")
+_ARRIVAL_COLUMNS = ("ContextTokens", "GeneratedTokens")
+_TIME_COLUMN = "TIMESTAMP"
 SYNTHETIC = "synthetic"
 _MEAN_AND_MEDIAN = ((378.0, 297.0), (415.0, 399.0))
-"""Of prompts and outputs that ShareGPT's have in Llama-2 tokens, prompts of up to 1,024."""
+"""Mean and median Llama-2 tokens of ShareGPT's prompts and outputs, for prompts of up to 1,024 tokens."""
 _SYNTHETIC_ROWS = 20_000
 
 
@@ -34,21 +34,23 @@ class TraceRow:
     prompt_tokens: int
     output_tokens: int
     arrival: float
-    """Seconds from the trace's first request; 0 where the trace tells none."""
+    """Seconds after the trace's first request; 0 if the trace has no times."""
 
 
 def read_trace(path: Path | None, longest_prompt: int | None = None) -> list[TraceRow]:
-    """Rows of a CSV, in its order, or of the synthetic mix where there is none.
+    """Read the rows of a trace; rows with an empty prompt or output are left out.
 
-    Those with empty prompts or outputs, or too long a prompt, are left out.
+    Args:
+        path: The CSV file; None stands for the synthetic mix.
+        longest_prompt: The limit of prompt tokens, above which rows are left out; None keeps all.
 
     Raises:
-        SettingsError: the file is not there, of neither layout, or holds what is no number of tokens; no row is left.
+        SettingsError: The file does not exist, has neither layout or an invalid number of tokens, or no row is left.
     """
     rows = synthetic_trace() if path is None else _read(path)
     kept = [row for row in rows if row.prompt_tokens > 0 and row.output_tokens > 0]
     if not kept:
-        raise SettingsError("--trace", f"{path} has no request", "give one with some")
+        raise SettingsError("--trace", f"{path} has no request", "give a trace with requests")
     if longest_prompt is not None:
         kept = [row for row in kept if row.prompt_tokens <= longest_prompt]
     if not kept:
@@ -59,34 +61,39 @@ def read_trace(path: Path | None, longest_prompt: int | None = None) -> list[Tra
 
 
 def _read(path: Path) -> list[TraceRow]:
-    """As they stand, with absolute times."""
+    """Read all rows, with absolute times."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
             columns = reader.fieldnames
             if columns is None:
-                raise SettingsError("--trace", f"{path} is empty", "give one with requests")
+                raise SettingsError("--trace", f"{path} is empty", "give a trace with requests")
             names = next(
-                (each for each in (_LENGTHS, _ARRIVALS) if set(each) <= set(columns)), None
+                (each for each in (_LENGTH_COLUMNS, _ARRIVAL_COLUMNS) if set(each) <= set(columns)),
+                None,
             )
             if names is None:
-                known = " or ".join(", ".join(each) for each in (_LENGTHS, (_TIME, *_ARRIVALS)))
+                known = " or ".join(
+                    ", ".join(each) for each in (_LENGTH_COLUMNS, (_TIME_COLUMN, *_ARRIVAL_COLUMNS))
+                )
                 raise SettingsError(
                     "--trace", f"{path} has other columns", f"give a CSV with {known}"
                 )
             return [
-                TraceRow(_tokens(row[names[0]]), _tokens(row[names[1]]), _seconds(row.get(_TIME)))
+                TraceRow(
+                    _tokens(row[names[0]]), _tokens(row[names[1]]), _seconds(row.get(_TIME_COLUMN))
+                )
                 for row in reader
             ]
     except OSError as error:
         raise SettingsError("--trace", f"{path}: {error.strerror}", "give a CSV file") from error
     except (TypeError, ValueError, csv.Error) as error:
         problem = f"{path}, line {reader.line_num}: {error}"
-        raise SettingsError("--trace", problem, "mend or remove the line") from error
+        raise SettingsError("--trace", problem, "correct or remove the line") from error
 
 
 def synthetic_trace(seed: int = 0) -> list[TraceRow]:
-    """Lognormal lengths with ShareGPT's means and medians, where no trace is at hand; outputs of up to 1,024."""
+    """Draw lognormal lengths of up to 1,024 tokens with ShareGPT's means and medians, for use without a trace."""
     random = np.random.default_rng(seed)
     columns = [
         random.lognormal(np.log(median), np.sqrt(2 * np.log(mean / median)), _SYNTHETIC_ROWS)
@@ -96,19 +103,26 @@ def synthetic_trace(seed: int = 0) -> list[TraceRow]:
     return [TraceRow(*lengths, 0.0) for lengths in zip(prompts, outputs, strict=True)]
 
 
-def sample_size(rows: list[TraceRow], asked: int | None, usual: int) -> int:
-    """Requests to draw: those asked for, else the usual number, or all of a shorter trace."""
-    return min(usual, len(rows)) if asked is None else asked
+def sample_size(rows: list[TraceRow], requested: int | None, default: int) -> int:
+    """Return the number of rows to draw: as requested, else the default, or all rows of a shorter trace."""
+    return min(default, len(rows)) if requested is None else requested
 
 
 def sample(rows: list[TraceRow], count: int, seed: int, *, arrivals: bool) -> list[TraceRow]:
-    """`count` rows: with `arrivals` a stretch of the trace from a random start, else drawn without replacement, at 0 s.
+    """Draw `count` rows.
+
+    Args:
+        rows: The rows of the trace.
+        count: The number of rows to draw.
+        seed: The seed of the draw.
+        arrivals: Whether to take consecutive requests with their arrival times, from a random one on. Otherwise rows
+            are drawn without replacement and arrive at 0 s.
 
     Raises:
-        SettingsError: there are fewer.
+        SettingsError: The trace has fewer rows.
     """
     if count > len(rows):
-        problem = f"{count} wanted, the trace has {len(rows)} that are neither empty nor left out"
+        problem = f"{count} wanted, but the trace has only {len(rows)} usable requests"
         raise SettingsError("--requests", problem, "ask for fewer")
     random = np.random.default_rng(seed)
     if not arrivals:
@@ -116,14 +130,14 @@ def sample(rows: list[TraceRow], count: int, seed: int, *, arrivals: bool) -> li
         return [TraceRow(rows[i].prompt_tokens, rows[i].output_tokens, 0.0) for i in drawn]
     ordered = sorted(rows, key=lambda row: row.arrival)
     start = int(random.integers(len(ordered) - count + 1))
-    stretch = ordered[start : start + count]
-    first = stretch[0].arrival
-    return [TraceRow(row.prompt_tokens, row.output_tokens, row.arrival - first) for row in stretch]
+    window = ordered[start : start + count]
+    first = window[0].arrival
+    return [TraceRow(row.prompt_tokens, row.output_tokens, row.arrival - first) for row in window]
 
 
 def _tokens(text: str | None) -> int:
     if text is None or not text.strip().isdecimal():
-        raise ValueError(f"{text or 'nothing'!r} where a number of tokens should be")
+        raise ValueError(f"{text or 'nothing'!r} is not a number of tokens")
     return int(text)
 
 

@@ -1,6 +1,6 @@
-"""What a simulated pipeline is asked: lengths and arrivals, without texts.
+"""Jobs of a simulation: requests with lengths and arrival times, without texts.
 
-What a request's output length is stays with the simulator, and the scheduler gets only a prediction of it.
+Only the simulator knows the output length of a request; the scheduler gets a prediction of it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request and what will become of it."""
+    """A request and its outcome."""
 
     prompt_tokens: int
     output_tokens: int
-    """Until its end token, which is counted."""
+    """Number of output tokens, including the end token."""
     lengths: LengthDistribution
-    """What the scheduler is told of `output_tokens`."""
+    """The prediction of `output_tokens` that the scheduler gets."""
     max_tokens: int
-    """What the request allows; at least `output_tokens`."""
+    """Limit of the request; at least `output_tokens`."""
     arrival: float = 0.0
-    """Seconds from the start."""
+    """Seconds after the start of the run."""
 
 
 def make_jobs(
@@ -41,31 +41,31 @@ def make_jobs(
     seed: int,
     max_tokens: int | None = None,
 ) -> list[Job]:
-    """Jobs of trace rows.
+    """Make jobs from rows of a trace.
 
     Args:
-        drawn: what is to be served.
-        population: what the predictor has learned from.
-        knowledge: what the scheduler is told of lengths.
-        seed: of the predictor's errors.
-        max_tokens: of every request; None is the population's longest output.
+        drawn: The rows to serve.
+        population: The rows that the predictor has learned from.
+        knowledge: The kind of prediction that the scheduler gets.
+        seed: The seed of the predictor's errors.
+        max_tokens: The limit of every request; None takes the longest output of the population.
 
     Raises:
-        SettingsError: an output is longer than `max_tokens`.
+        SettingsError: An output is longer than `max_tokens`.
     """
     longest = max(row.output_tokens for row in population)
-    bound = longest if max_tokens is None else max_tokens
-    if max(row.output_tokens for row in drawn) > bound:
+    limit = longest if max_tokens is None else max_tokens
+    if max(row.output_tokens for row in drawn) > limit:
         raise SettingsError(
             "--max-tokens", f"the trace has outputs of {longest} tokens", "raise it"
         )
-    told = predictions(
+    predicted = predictions(
         [row.output_tokens for row in drawn],
         [row.output_tokens for row in population],
         knowledge,
         seed,
     )
     return [
-        Job(row.prompt_tokens, row.output_tokens, lengths, bound, row.arrival)
-        for row, lengths in zip(drawn, told, strict=True)
+        Job(row.prompt_tokens, row.output_tokens, lengths, limit, row.arrival)
+        for row, lengths in zip(drawn, predicted, strict=True)
     ]

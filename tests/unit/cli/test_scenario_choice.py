@@ -48,7 +48,7 @@ def test_a_profile_of_stages_needs_nothing_else(profile: Path) -> None:
     assert scenario.pipeline.step_time(129, 0) == pytest.approx(0.5)
     assert scenario.latencies.step == pytest.approx(1e-4)
     assert scenario.latencies.activation_token == pytest.approx(3e-8)
-    assert "A CPU" in scenario.used[0]
+    assert "A CPU" in scenario.assumptions[0]
     assert choose(profile=profile, kv_capacity=640).pipeline_kv_tokens == 640
 
 

@@ -39,8 +39,8 @@ QWEN_32B: dict[str, Any] = {
 def test_a_known_model_has_the_parameters_that_its_checkpoint_has(
     name: str, billions: float
 ) -> None:
-    shape = find_model(name)
-    assert shape.parameters == pytest.approx(billions * 1e9, rel=1e-4)
+    sizes = find_model(name)
+    assert sizes.parameters == pytest.approx(billions * 1e9, rel=1e-4)
 
 
 def test_kv_takes_keys_and_values_of_every_kv_head_and_layer() -> None:
@@ -49,18 +49,18 @@ def test_kv_takes_keys_and_values_of_every_kv_head_and_layer() -> None:
 
 
 def test_parameters_are_matrices_and_norms() -> None:
-    shape = find_model("llama-2-13b")
-    matrices = shape.layers * shape.layer_weights + shape.head_weights
-    norms = (2 * shape.layers + 1) * shape.hidden_size
-    assert matrices + shape.head_weights + norms == shape.parameters
+    sizes = find_model("llama-2-13b")
+    matrices = sizes.layers * sizes.layer_weights + sizes.head_weights
+    norms = (2 * sizes.layers + 1) * sizes.hidden_size
+    assert matrices + sizes.head_weights + norms == sizes.parameters
 
 
 def test_an_unknown_model_is_refused_with_the_names_that_are_known() -> None:
     with pytest.raises(SettingsError) as refused:
         find_model("gpt-5")
     assert refused.value.field == "--model"
-    for shape in KNOWN:
-        assert shape.name in str(refused.value)
+    for sizes in KNOWN:
+        assert sizes.name in str(refused.value)
 
 
 def test_a_config_gives_the_shape_of_the_model_that_is_known_by_name() -> None:
@@ -74,8 +74,8 @@ def test_a_config_without_kv_heads_has_one_for_each_head() -> None:
 
 def test_a_config_may_have_heads_that_are_not_a_share_of_the_hidden_size() -> None:
     config = QWEN_32B | {"head_dim": 256, "tie_word_embeddings": True}
-    shape = sizes_of_config(config, "m")
-    assert (shape.head_dim, shape.tied) == (256, True)
+    sizes = sizes_of_config(config, "m")
+    assert (sizes.head_dim, sizes.tied) == (256, True)
     assert sizes_of_config(QWEN_32B | {"head_dim": None}, "m").head_dim == 128
 
 

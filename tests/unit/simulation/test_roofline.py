@@ -59,9 +59,9 @@ def measured() -> list[Measured]:
 
 
 def time_of(
-    hardware: Hardware, shape: ModelSizes, stages: int, count: int, context: float = 0
+    hardware: Hardware, sizes: ModelSizes, stages: int, count: int, context: float = 0
 ) -> float:
-    return pipeline_cost(hardware, shape, stages).step_time(count, context)
+    return pipeline_cost(hardware, sizes, stages).step_time(count, context)
 
 
 def test_estimates_are_near_to_what_an_l20_took() -> None:
@@ -80,9 +80,9 @@ def test_a_fit_recovers_the_efficiency_that_made_the_times(truth: Efficiency) ->
     made = []
     for name in ("llama-2-13b", "qwen2.5-32b"):
         # The head computes one row of a prompt, which is what a profile has: without its own work it is lost in noise.
-        shape = dataclasses.replace(find_model(name), vocab_size=1)
-        table = whole_model_table(L20, shape, truth)
-        made.append(Measured(L20, shape, table))
+        sizes = dataclasses.replace(find_model(name), vocab_size=1)
+        table = whole_model_table(L20, sizes, truth)
+        made.append(Measured(L20, sizes, table))
     fitted = fit_efficiency(made)
     assert fit_error(made, fitted).worst < 1e-3
     assert fitted.bandwidth == pytest.approx(truth.bandwidth, rel=0.02)
@@ -101,17 +101,17 @@ def test_time_steps_up_where_another_tile_begins() -> None:
 
 @given(gpus, models, st.integers(1, 8), tokens, tokens)
 def test_more_tokens_never_take_less_time(
-    hardware: Hardware, shape: ModelSizes, stages: int, some: int, others: int
+    hardware: Hardware, sizes: ModelSizes, stages: int, some: int, others: int
 ) -> None:
     fewer, more = sorted((some, others))
-    cost = pipeline_cost(hardware, shape, stages)
+    cost = pipeline_cost(hardware, sizes, stages)
     assert cost.step_time(fewer, 0) <= cost.step_time(more, 0) * (1 + 1e-9)
 
 
 @given(gpus, models, tokens, st.integers(0, 10**6), st.floats(1, 4), st.floats(1, 4))
 def test_a_faster_gpu_is_never_slower(
     hardware: Hardware,
-    shape: ModelSizes,
+    sizes: ModelSizes,
     count: int,
     context: int,
     bandwidth: float,
@@ -122,16 +122,16 @@ def test_a_faster_gpu_is_never_slower(
         memory_bandwidth=hardware.memory_bandwidth * bandwidth,
         flops=hardware.flops * flops,
     )
-    slow = time_of(hardware, shape, 4, count, context)
-    assert time_of(faster, shape, 4, count, context) <= slow * (1 + 1e-9)
+    slow = time_of(hardware, sizes, 4, count, context)
+    assert time_of(faster, sizes, 4, count, context) <= slow * (1 + 1e-9)
 
 
 @given(gpus, models, st.integers(1, 8), tokens, st.integers(0, 10**6))
 def test_the_stages_together_take_the_whole_model_s_time(
-    hardware: Hardware, shape: ModelSizes, stages: int, count: int, context: int
+    hardware: Hardware, sizes: ModelSizes, stages: int, count: int, context: int
 ) -> None:
     def total(number: int) -> float:
-        cost = pipeline_cost(hardware, shape, number)
+        cost = pipeline_cost(hardware, sizes, number)
         return sum(
             float(stage.seconds(np.array([count]), np.array([context]))[0]) for stage in cost.stages
         )
@@ -148,8 +148,8 @@ def test_only_the_last_stage_has_the_head() -> None:
 
 
 def test_layers_are_split_evenly() -> None:
-    shape = find_model("qwen2.5-32b")
-    even = pipeline_cost(L20, shape, 3).stages
+    sizes = find_model("qwen2.5-32b")
+    even = pipeline_cost(L20, sizes, 3).stages
     layers = [stage.per_context * kv_bandwidth(L20) / 4096 for stage in even]
     assert sorted(layers) == pytest.approx([21, 21, 22])
 
@@ -161,8 +161,8 @@ def test_stages_without_a_layer_are_refused(stages: int) -> None:
 
 
 def test_reading_kv_takes_its_bytes_over_the_bandwidth() -> None:
-    shape = find_model("llama-2-13b")
-    reading = time_of(L20, shape, 4, 64, 10_000) - time_of(L20, shape, 4, 64)
+    sizes = find_model("llama-2-13b")
+    reading = time_of(L20, sizes, 4, 64, 10_000) - time_of(L20, sizes, 4, 64)
     assert reading == pytest.approx(10_000 * 819_200 / 4 / kv_bandwidth(L20))
 
 
@@ -172,20 +172,20 @@ def test_four_l20_hold_as_much_kv_as_the_reference_counts(name: str, room: int) 
 
 
 def test_the_fullest_stage_limits_kv() -> None:
-    shape = find_model("qwen2.5-32b")
+    sizes = find_model("qwen2.5-32b")
     even, uneven, full = (
-        kv_capacity_tokens(L20, dataclasses.replace(shape, layers=layers), 4)
+        kv_capacity_tokens(L20, dataclasses.replace(sizes, layers=layers), 4)
         for layers in (64, 65, 68)
     )
     assert even > uneven == full
-    assert kv_capacity_tokens(L20, shape, 4, utilisation=0.8) < even
+    assert kv_capacity_tokens(L20, sizes, 4, utilisation=0.8) < even
 
 
 def test_a_tied_head_is_held_once_where_the_embedding_is() -> None:
-    shape = find_model("llama-3.1-8b")
-    tied = dataclasses.replace(shape, tied=True)
-    assert kv_capacity_tokens(L20, tied, 1) > kv_capacity_tokens(L20, shape, 1)
-    assert kv_capacity_tokens(L20, tied, 2) == kv_capacity_tokens(L20, shape, 2)
+    sizes = find_model("llama-3.1-8b")
+    tied = dataclasses.replace(sizes, tied=True)
+    assert kv_capacity_tokens(L20, tied, 1) > kv_capacity_tokens(L20, sizes, 1)
+    assert kv_capacity_tokens(L20, tied, 2) == kv_capacity_tokens(L20, sizes, 2)
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:

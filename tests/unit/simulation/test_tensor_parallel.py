@@ -77,8 +77,8 @@ def test_the_roofline_s_table_does_as_well_as_a_measured_one(gpus: int, tokens: 
 
 def test_shared_weights_leave_no_less_room_for_kv_than_a_pipeline_s_fullest_stage() -> None:
     for name in ("llama-2-13b", "qwen2.5-32b"):
-        shape = find_model(name)
-        assert tensor_parallel_kv_tokens(L20, shape, 4) >= kv_capacity_tokens(L20, shape, 4)
+        sizes = find_model(name)
+        assert tensor_parallel_kv_tokens(L20, sizes, 4) >= kv_capacity_tokens(L20, sizes, 4)
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:
