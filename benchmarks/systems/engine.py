@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from benchmarks.systems.foreign_load import ForeignLoad
 from benchmarks.systems.job import BLOCK_SIZE, WARM_UP, Run, StageTime, StepTime
 from benchmarks.systems.step_watch import StepWatch
-from tdpipe.controller.start import plan_stages, start_engine
+from tdpipe.controller.engine import Engine
+from tdpipe.controller.start import plan_stages, prepare_engine
 from tdpipe.core.profile import read_profile_file
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.core.settings import load_settings
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 
     from benchmarks.request_mix import MixRequest
     from benchmarks.systems.job import Job
-    from tdpipe.controller.engine import Engine
     from tdpipe.controller.snapshot import EngineSnapshot
-    from tdpipe.controller.synthetic_steps import Executed
+    from tdpipe.controller.synthetic_steps import ExecutedStep
     from tdpipe.core.settings import Settings
 
 
@@ -55,14 +55,12 @@ def run_engine(job: Job) -> Run:
     Raises:
         TDPipeError: it does not start, or fails.
     """
-    watch = StepWatch()
     settings = engine_settings(job)
-    engine = start_engine(
-        settings,
-        plan_stages(settings),
-        lambda line: print(f"  {line}", file=sys.stderr),
-        watch.around,
+    parts = prepare_engine(
+        settings, plan_stages(settings), lambda line: print(f"  {line}", file=sys.stderr)
     )
+    watch = StepWatch(parts.pipeline)
+    engine = Engine(watch, parts.scheduler, parts.predictor, parts.vocab_size)
     try:
         return asyncio.run(_measure(engine, watch, job))
     finally:
@@ -111,7 +109,7 @@ def _stage_times(
     return tuple(times)
 
 
-def _step_times(executed: Sequence[Executed], profile: str | None) -> tuple[StepTime, ...]:
+def _step_times(executed: Sequence[ExecutedStep], profile: str | None) -> tuple[StepTime, ...]:
     if profile is None:
         return ()
     cost = profiled_cost(read_profile_file(Path(profile), "--profile"))

@@ -1,4 +1,4 @@
-"""What the engine issues and what it costs, seen at the only place that both pass: the pipeline."""
+"""Records the steps that an engine issues and their times, as a wrapper around its pipeline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from tdpipe.controller.synthetic_steps import Executed
+from tdpipe.controller.synthetic_steps import ExecutedStep
 
 if TYPE_CHECKING:
     from tdpipe.core.capacity import Capacity
@@ -15,35 +15,31 @@ if TYPE_CHECKING:
 
 
 class StepWatch:
-    """Once put around a pipeline, it is that pipeline, and keeps each step with its times."""
+    """A pipeline that passes everything on to another pipeline and records each step.
 
-    stages: int
-    capacity: Capacity
-    devices: tuple[StageDevice, ...]
+    Args:
+        pipeline: The other pipeline, without steps in flight.
+    """
 
-    def __init__(self) -> None:
-        self.executed: list[Executed] = []
-        """In the order of issue; of one that is in flight nothing is known yet."""
-        self._flying: deque[tuple[Step, float]] = deque()
-
-    def around(self, pipeline: Pipeline) -> Pipeline:
-        """Watch this pipeline, which has no steps in flight, and stand in its place."""
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.stages: int = pipeline.stages
+        self.capacity: Capacity = pipeline.capacity
+        self.devices: tuple[StageDevice, ...] = pipeline.devices
+        self.executed: list[ExecutedStep] = []
+        """Completed steps in the order of issue."""
+        self._in_flight: deque[tuple[Step, float]] = deque()
         self._pipeline = pipeline
-        self.stages = pipeline.stages
-        self.capacity = pipeline.capacity
-        self.devices = pipeline.devices
-        return self
 
     def submit(self, step: Step) -> None:
-        self._flying.append((step, time.monotonic()))
+        self._in_flight.append((step, time.monotonic()))
         self._pipeline.submit(step)
 
     def poll(self, timeout: float | None) -> list[StepResult]:
         results = self._pipeline.poll(timeout)
         now = time.monotonic()
         for result in results:
-            step, submitted = self._flying.popleft()
-            self.executed.append(Executed(step, result.busy, submitted, now))
+            step, submitted = self._in_flight.popleft()
+            self.executed.append(ExecutedStep(step, result.busy, submitted, now))
         return results
 
     def wake(self) -> None:

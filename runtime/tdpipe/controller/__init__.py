@@ -1,1 +1,1 @@
-"""The engine loop: it owns the scheduler, drives the pipeline and hands tokens to whoever asked."""
+"""The serving engine: it owns the scheduler, drives the pipeline and streams tokens to the callers."""

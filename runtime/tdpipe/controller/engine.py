@@ -1,7 +1,7 @@
-"""The engine: one thread owns scheduler and pipeline, everyone else talks to it by commands.
+"""The engine: one thread owns the scheduler and the pipeline, and other threads send it commands.
 
-Nothing else touches either, so neither needs a lock. The thread issues steps until the scheduler wants a result, then
-waits for the pipeline; a command wakes it. If the pipeline fails, every stream fails with the reason.
+No other thread touches either, so neither needs a lock. The thread issues steps until the scheduler needs a result, and
+then waits for the pipeline; a command wakes it up. If the pipeline fails, every stream fails with the reason.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tdpipe.controller.length_revision import LengthRevision
-from tdpipe.controller.snapshot import FIRST_PHASE, EngineSnapshot
-from tdpipe.controller.stage_clock import StageClock
+from tdpipe.controller.snapshot import FIRST_PHASE, EngineSnapshot, StageClock
 from tdpipe.controller.stream import RequestStream, TokenDelta
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.request import FinishReason, Request
@@ -36,12 +35,12 @@ if TYPE_CHECKING:
     from tdpipe.scheduling.scheduler import Scheduler
 
 _log = logging.getLogger(__name__)
-_JOIN_SECONDS = 5.0
+_JOIN_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
-    """Whether requests are served, and if not, why."""
+    """Whether the engine serves requests, and the error if it does not."""
 
     ready: bool
     error: str | None
@@ -49,6 +48,8 @@ class EngineHealth:
 
 @dataclass(slots=True)
 class _Listener:
+    """A request that has not ended, and the stream that its tokens go to."""
+
     loop: asyncio.AbstractEventLoop
     stream: RequestStream
     request: Request
@@ -60,13 +61,13 @@ class _Listener:
 
 
 class Engine:
-    """A running engine over a pipeline that it closes at its end.
+    """A running engine.
 
     Args:
-        pipeline: what executes steps.
-        scheduler: what decides them.
-        predictor: what predicts output lengths.
-        vocab_size: tokens that the model knows.
+        pipeline: The pipeline that executes steps; `close` closes it as well.
+        scheduler: The scheduler that decides on steps.
+        predictor: The predictor of output lengths.
+        vocab_size: The size of the model's vocabulary.
     """
 
     def __init__(
@@ -101,13 +102,19 @@ class Engine:
         request_id: str,
         features: PromptFeatures | None = None,
     ) -> RequestStream:
-        """Queue a request; call it from the event loop that reads the stream.
+        """Queue a request. Must be called in the event loop that reads the stream.
 
-        `features` are for the length predictor; None knows nothing beyond the other arguments.
+        Args:
+            prompt: The tokens of the prompt.
+            max_tokens: The limit of output tokens.
+            sampling: The sampling parameters.
+            stop_token_ids: The tokens that end the output.
+            request_id: The id, which no unfinished request has.
+            features: The input of the length predictor; None takes what the other arguments say.
 
         Raises:
-            RequestError: the request is empty or can never fit.
-            PipelineError: the engine has ended.
+            RequestError: The request is empty or can never fit.
+            PipelineError: The engine has ended.
         """
         self.capacity.check(len(prompt), max_tokens)
         if features is None:
@@ -116,20 +123,23 @@ class Engine:
         lengths = self._predictor.predict(features)
         request = Request(request_id, prompt, max_tokens, lengths, sampling, stop_token_ids)
         stream = RequestStream(
-            abort=lambda: self._command(lambda: self._end(listener)),
-            finish=lambda length: self._command(lambda: self._end(listener, length)),
+            abort=lambda: self._send(lambda: self._end_request(listener)),
+            finish=lambda length: self._send(lambda: self._end_request(listener, length)),
         )
         listener = _Listener(asyncio.get_running_loop(), stream, request, features)
-        if not self._command(lambda: self._add(listener)):
+        if not self._send(lambda: self._add(listener)):
             raise PipelineError(self._error or "the engine is closed")
         return stream
 
     def health(self) -> EngineHealth:
-        """Whether requests are served; callable from any thread."""
+        """Return whether the engine serves requests; may be called from any thread."""
         return EngineHealth(self._error is None and not self._closing, self._error)
 
     def snapshot(self) -> EngineSnapshot:
-        """Figures of this moment, each right by itself; callable from any thread."""
+        """Return the current state; may be called from any thread.
+
+        Each value is right by itself, but they may be from slightly different moments.
+        """
         state = self._scheduler.state
         return EngineSnapshot(
             waiting=len(state.waiting),
@@ -144,15 +154,15 @@ class Engine:
         )
 
     def close(self) -> None:
-        """End the thread and the pipeline; streams that are still read fail. Idempotent."""
+        """End the thread and the pipeline; unfinished streams fail. Idempotent."""
         with self._lock:
             self._closing = True
         self._pipeline.wake()
         self._predictor.close()
-        self._thread.join(_JOIN_SECONDS)
+        self._thread.join(_JOIN_TIMEOUT_SECONDS)
         self._pipeline.close()
 
-    def _command(self, command: Callable[[], None]) -> bool:
+    def _send(self, command: Callable[[], None]) -> bool:
         with self._lock:
             if self._closing or self._error is not None:
                 return False
@@ -168,8 +178,8 @@ class Engine:
                 step = self._scheduler.next_step(time.monotonic())
                 if isinstance(step, Step):
                     self._issue(step)
-                for result in self._pipeline.poll(self._patience(step)):
-                    self._book(result)
+                for result in self._pipeline.poll(self._poll_timeout(step)):
+                    self._complete(result)
         except PipelineError as error:
             _log.error("the pipeline failed: %s", error)
             self._fail(str(error))
@@ -179,8 +189,8 @@ class Engine:
         else:
             self._fail("the engine was closed")
 
-    def _patience(self, step: Step | WaitUntil | Idle) -> float | None:
-        """Seconds to wait for a result before the scheduler is asked again; None waits for an event."""
+    def _poll_timeout(self, step: Step | WaitUntil | Idle) -> float | None:
+        """Return the seconds to wait for a result before the next step is requested; None waits for an event."""
         if isinstance(step, Step):
             return 0.0
         if isinstance(step, Idle):
@@ -188,7 +198,7 @@ class Engine:
         if not math.isinf(step.time):
             return max(0.0, step.time - time.monotonic())
         if not self._scheduler.state.in_flight:
-            raise RuntimeError("the scheduler waits for a result, but none is to come")
+            raise RuntimeError("the scheduler waits for a result, but no step is in flight")
         return None
 
     def _issue(self, step: Step) -> None:
@@ -196,7 +206,7 @@ class Engine:
         self._clock.started(time.monotonic())
         self._pipeline.submit(step)
 
-    def _book(self, result: StepResult) -> None:
+    def _complete(self, result: StepResult) -> None:
         now = time.monotonic()
         output = result.output
         emission = self._scheduler.on_result(output.step, output.tokens, result.busy, now)
@@ -212,7 +222,7 @@ class Engine:
             delta = TokenDelta((token,), (logprobs,), finish)
             pushes.setdefault(listener.loop, []).append((listener.stream, delta))
             if finish is not None:
-                self._forget(name, listener.received, complete=finish is FinishReason.STOP)
+                self._remove(name, listener.received, complete=finish is FinishReason.STOP)
         for loop, deltas in pushes.items():
             _call(loop, partial(_push, deltas))
         self._revision.advance(
@@ -229,8 +239,8 @@ class Engine:
             self._listeners[name] = listener
             self._scheduler.add(listener.request, time.monotonic())
 
-    def _end(self, listener: _Listener, length: int | None = None) -> None:
-        """Let go of a request that is complete after `length` output tokens, or aborted."""
+    def _end_request(self, listener: _Listener, length: int | None = None) -> None:
+        """End a request that is complete after `length` output tokens; None aborts it."""
         name = listener.request.id
         if self._listeners.get(name) is listener:
             now = time.monotonic()
@@ -238,10 +248,10 @@ class Engine:
                 self._scheduler.abort(name, now)
             else:
                 self._scheduler.finish(name, length, now)
-            seen = listener.received if length is None else length
-            self._forget(name, seen, complete=length is not None)
+            output_tokens = listener.received if length is None else length
+            self._remove(name, output_tokens, complete=length is not None)
 
-    def _forget(self, request_id: str, output_tokens: int, *, complete: bool) -> None:
+    def _remove(self, request_id: str, output_tokens: int, *, complete: bool) -> None:
         features = self._listeners.pop(request_id).features
         self._predictor.observe(features, output_tokens, complete=complete)
 
@@ -252,7 +262,7 @@ class Engine:
         for listener in self._listeners.values():
             listener.fail(reason)
         self._listeners.clear()
-        # A request that was accepted meanwhile must hear of it too; nothing else is left to do for any command.
+        # A request that was accepted in the meantime must fail as well; the other commands have no effect any more.
         for command in commands:
             command()
 
@@ -263,5 +273,5 @@ def _push(deltas: list[tuple[RequestStream, TokenDelta]]) -> None:
 
 
 def _call(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:
-    with contextlib.suppress(RuntimeError):  # a closed loop has nobody who reads
+    with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody reads the stream
         loop.call_soon_threadsafe(action)

@@ -1,4 +1,4 @@
-"""The measured profile that the engine takes its step times from.
+"""The measured profile from which the engine takes its step times.
 
 `tdpipe profile` writes it. A profile of another model, partition or device would mislead the scheduler without any
 error, so it is refused here.
@@ -24,11 +24,11 @@ def load_profile(settings: Settings, stages: CheckpointStages) -> Profile | None
     """Read the profile that `scheduler.profile` names, if it names one.
 
     Args:
-        settings: all of them.
-        stages: the stages that will be served.
+        settings: All settings.
+        stages: The planned stages of the checkpoint.
 
     Raises:
-        SettingsError: the file cannot be read, or it describes another model or other stages.
+        SettingsError: The file cannot be read, or it describes another model or other stages.
     """
     path = settings.scheduler.profile
     if path is None:
@@ -52,15 +52,15 @@ def load_profile(settings: Settings, stages: CheckpointStages) -> Profile | None
 
 
 def check_device(profile: Profile, pipeline: Pipeline, threads: int) -> None:
-    """Refuse a profile whose times cannot be those of a pipeline that has started.
+    """Refuse a profile that was measured under other conditions than those of the started pipeline.
 
     Args:
-        profile: to be used.
-        pipeline: started.
-        threads: of a stage, where it computes on a CPU.
+        profile: The profile.
+        pipeline: The started pipeline.
+        threads: The number of threads of each stage that computes on a CPU.
 
     Raises:
-        SettingsError: it computes on other devices, in another type or with other threads.
+        SettingsError: The pipeline computes on other devices, in another data type or with another number of threads.
     """
     made = profile.provenance
     names = tuple(device.name for device in pipeline.devices)

@@ -1,7 +1,7 @@
-"""Predictions made anew for unfinished requests once the predictor has learned more.
+"""Renewed length predictions for unfinished requests after the predictor has learned more.
 
-A prediction takes some ten microseconds, so doing this for a queue of 100,000 at once would stop the pipeline for
-seconds. A few per step, oldest first, reach each request before it is admitted, which is when its length counts.
+A prediction takes about ten microseconds, so renewing a queue of 100,000 requests at once would stop the pipeline for
+seconds. A few per step, oldest first, reach each request before it is admitted, which is when its length matters.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from tdpipe.prediction.features import PromptFeatures
     from tdpipe.scheduling.scheduler import Scheduler
 
-_PER_STEP = 16
+_REVISIONS_PER_STEP = 16
 
 
 class LengthRevision:
-    """Brings a scheduler's predicted lengths up to date with its predictor.
+    """Keeps a scheduler's predicted lengths up to date with its predictor.
 
     Args:
-        predictor: whose `version` tells when it has learned more.
-        scheduler: of the requests.
+        predictor: The predictor, whose `version` changes when it has learned more.
+        scheduler: The scheduler of the requests.
     """
 
     def __init__(self, predictor: LengthPredictor, scheduler: Scheduler[Any]) -> None:
@@ -34,13 +34,13 @@ class LengthRevision:
         self._outdated: Iterator[tuple[str, PromptFeatures]] = iter(())
 
     def advance(self, unfinished: Callable[[], Iterable[tuple[str, PromptFeatures]]]) -> None:
-        """Revise the next few requests, from the oldest again whenever there is a new version.
+        """Revise the next few requests; a new version of the predictor starts again with the oldest request.
 
         Args:
-            unfinished: gives id and features of all requests that have not ended, oldest first.
+            unfinished: Returns the ids and features of all requests that have not ended, oldest first.
         """
         if self._predictor.version != self._version:
             self._version = self._predictor.version
             self._outdated = iter(list(unfinished()))
-        for request_id, features in islice(self._outdated, _PER_STEP):
+        for request_id, features in islice(self._outdated, _REVISIONS_PER_STEP):
             self._scheduler.revise(request_id, self._predictor.predict(features))

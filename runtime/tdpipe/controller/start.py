@@ -1,8 +1,9 @@
-"""From settings to a ready engine."""
+"""Start of the engine: from settings to an engine that is ready to serve."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from tdpipe.controller.engine import Engine
 from tdpipe.controller.engine_profile import check_device, load_profile
@@ -26,46 +27,56 @@ if TYPE_CHECKING:
     from tdpipe.prediction.base import LengthPredictor
 
 _WARM_UP_SECONDS = 3.0
-_BRIEF_WARM_UP_SECONDS = 0.5
-"""Where a profile tells the costs, and only kernels have to be touched."""
+_PROFILED_WARM_UP_SECONDS = 0.5
+"""Warm-up with a profile, which has the costs, so that only kernels have to be run once."""
 
 
-def _unwatched(pipeline: Pipeline) -> Pipeline:
-    return pipeline
+@dataclass(frozen=True, slots=True)
+class EngineParts:
+    """The arguments of an `Engine`, with the pipeline started and warmed up."""
+
+    pipeline: Pipeline
+    scheduler: Scheduler[Any]
+    predictor: LengthPredictor
+    vocab_size: int
 
 
 def plan_stages(settings: Settings) -> CheckpointStages:
-    """Describe the checkpoint at `model.path` and plan its stages, once for all who need either.
+    """Describe the checkpoint at `model.path` and plan its stages.
 
     Args:
-        settings: all of them, with `model.path` set.
+        settings: All settings, with `model.path` set.
 
     Raises:
-        ModelError: the checkpoint cannot be served.
-        SettingsError: a setting does not fit the model.
+        ModelError: The checkpoint cannot be served.
+        SettingsError: A setting does not fit the model.
     """
     assert settings.model.path is not None
     return CheckpointStages.plan(settings, describe_model(settings.model.path))
 
 
 def start_engine(
-    settings: Settings,
-    stages: CheckpointStages,
-    progress: Callable[[str], None],
-    watch: Callable[[Pipeline], Pipeline] = _unwatched,
+    settings: Settings, stages: CheckpointStages, progress: Callable[[str], None]
 ) -> Engine:
-    """Load a checkpoint into a pipeline, warm it up and start the engine.
+    """Load a checkpoint into a pipeline, warm it up and start the engine; arguments are those of `prepare_engine`."""
+    parts = prepare_engine(settings, stages, progress)
+    return Engine(parts.pipeline, parts.scheduler, parts.predictor, parts.vocab_size)
+
+
+def prepare_engine(
+    settings: Settings, stages: CheckpointStages, progress: Callable[[str], None]
+) -> EngineParts:
+    """Load a checkpoint into a pipeline and warm it up.
 
     Args:
-        settings: all of them.
-        stages: the checkpoint's stages, planned from these settings.
-        progress: told what is going on, line by line.
-        watch: puts something around the pipeline that sees the engine's steps and their results.
+        settings: All settings.
+        stages: The checkpoint's stages, planned from these settings.
+        progress: Called with a line of text for each step of the start.
 
     Raises:
-        SettingsError: a setting does not fit the machine, or the profile is of another pipeline.
-        ModelError: the checkpoint cannot be loaded.
-        PipelineError: the pipeline does not start.
+        SettingsError: A setting does not fit the machine, or the profile is of another pipeline.
+        ModelError: The checkpoint cannot be loaded.
+        PipelineError: The pipeline does not start.
     """
     profile = load_profile(settings, stages)
     predictor = _make_predictor(settings.predictor)
@@ -74,19 +85,19 @@ def start_engine(
         if profile is not None:
             check_device(profile, pipeline, settings.pipeline.threads_per_stage)
         progress("warming up")
-        seconds = _WARM_UP_SECONDS if profile is None else _BRIEF_WARM_UP_SECONDS
+        seconds = _WARM_UP_SECONDS if profile is None else _PROFILED_WARM_UP_SECONDS
         warm_up = WarmUp(pipeline, settings.scheduler.token_budget, seconds)
         warm_up.run()
-        room = pipeline.capacity
+        capacity = pipeline.capacity
         progress(
-            f"KV cache: {room.blocks} blocks of {room.block_size} tokens for up to {room.slots} "
-            f"requests of up to {room.longest_sequence} tokens"
+            f"KV cache: {capacity.blocks} blocks of {capacity.block_size} tokens for up to {capacity.slots} "
+            f"requests of up to {capacity.longest_sequence} tokens"
         )
         policy = make_policy(settings.scheduler)
         cost = fit_cost(warm_up.observations) if profile is None else profiled_cost(profile)
-        scheduler = Scheduler(policy, room, cost, first_step=warm_up.next_step)
-        return Engine(watch(pipeline), scheduler, predictor, stages.description.sizes.vocab_size)
-    except BaseException:  # also a Ctrl-C must leave no process behind
+        scheduler = Scheduler(policy, capacity, cost, first_step=warm_up.next_step)
+        return EngineParts(pipeline, scheduler, predictor, stages.description.sizes.vocab_size)
+    except BaseException:  # Ctrl-C must leave no process behind either
         pipeline.close()
         raise
 

@@ -1,6 +1,6 @@
-"""One request's output on its way from the engine's thread to an event loop.
+"""Stream of one request's output from the engine's thread to an event loop.
 
-The engine pushes and never waits; a consumer that is slower gets several steps' tokens in one delta.
+The engine pushes and never waits; a slower consumer gets the tokens of several steps in one delta.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ class TokenDelta:
 
     tokens: tuple[int, ...]
     logprobs: tuple[TokenLogprobs | None, ...]
-    """One per token; all None where the request asked for none."""
+    """One per token; all None if the request asked for none."""
     finish: FinishReason | None
-    """Set on the last delta."""
+    """Reason for the end of the output; None on all deltas except the last."""
 
 
 class RequestStream:
-    """Async iterator over a request's deltas; iterating raises PipelineError if the engine dies.
+    """Async iterator over a request's deltas; iterating raises PipelineError if the engine fails.
 
-    All of it is for the thread of the event loop that iterates.
+    All methods must be called in the thread of the event loop that iterates.
 
     Args:
-        abort: tells the engine that the caller went away.
-        finish: tells the engine how many output tokens count, when a stop string was found.
+        abort: Tells the engine that the caller has gone away.
+        finish: Tells the engine how many output tokens count after a stop string was found.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class RequestStream:
         self._error: str | None = None
         self._arrived = asyncio.Event()
         self._ended = False
-        """The engine holds nothing of the request any more, or has been told to let go of it."""
+        """Whether the engine has ended the request, or was told to end it."""
 
     def push(self, delta: TokenDelta) -> None:
         """Append a delta."""
@@ -58,20 +58,20 @@ class RequestStream:
         self._arrived.set()
 
     def fail(self, error: str) -> None:
-        """End the stream with an error, after the deltas that came before it."""
+        """End the stream with an error, which is raised after the deltas that came before it."""
         self._error = error
         self._ended = True
         self._arrived.set()
 
     def abort(self) -> None:
-        """The caller went away: the engine frees what the request holds. Idempotent."""
+        """Abort the request because the caller has gone away. Idempotent."""
         if not self._ended:
             self._ended = True
             self._arrived.set()
             self._abort()
 
     def finish(self, length: int) -> None:
-        """A stop string was found: only the first `length` output tokens count. Idempotent."""
+        """Finish the request at a stop string; only the first `length` output tokens count. Idempotent."""
         if not self._ended:
             self._ended = True
             self._finish(length)

@@ -1,7 +1,7 @@
-"""Steps that no request asked for, to warm a pipeline up and to measure it.
+"""Steps without requests, for warming up and measuring a pipeline.
 
-Sequences may bring all their tokens along; a decode step then waits for none to come back, and can be repeated at the
-same position.
+Sequences may start with all their tokens known. A decode step then does not wait for a sampled token, and can be
+repeated at the same position.
 """
 
 from __future__ import annotations
@@ -22,39 +22,41 @@ if TYPE_CHECKING:
     from tdpipe.core.step import IntArray
     from tdpipe.pipeline.base import Pipeline, StepResult
 
-_FIRST_NUMBER = 2**31 - 1
+_MAX_SEQUENCE_NUMBER = 2**31 - 1
 _TOKEN = 1
+"""The token that all sequences consist of."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of a step, each of the same first position and count."""
+    """Rows of a step that have the same first position and the same number of tokens."""
 
     slots: range
     first: int
     count: int
     starts: tuple[SequenceStart, ...] = ()
     blocks: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
-    """For all slots, the same number each."""
+    """KV blocks of all slots, the same number for each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Executed:
-    """A step that ran."""
+class ExecutedStep:
+    """A step and the times of its execution."""
 
     step: Step
     busy: tuple[float, ...]
     """[stages] seconds of computing."""
     submitted: float
+    """Seconds of the controller's clock at which the step was submitted."""
     done: float
-    """When its result came; both in seconds of the controller's clock."""
+    """Seconds of the controller's clock at which its result came."""
 
 
 class SyntheticSteps:
-    """Numbers steps from 0 and executes them; whoever issues real ones goes on at `next_step`.
+    """Executes steps that are numbered from 0; the scheduler continues at `next_step`.
 
     Args:
-        pipeline: started, without steps in flight.
+        pipeline: A started pipeline without steps in flight.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -62,60 +64,65 @@ class SyntheticSteps:
         self.capacity = pipeline.capacity
         self._pipeline = pipeline
 
-    def begin(
+    def prefill(
         self,
         slots: range,
         count: int,
         *,
         first_block: int = 0,
-        length: int | None = None,
-        known: int | None = None,
+        max_length: int | None = None,
+        known_tokens: int | None = None,
     ) -> Rows:
-        """Prefill of new sequences.
+        """Return the rows that prefill new sequences.
 
         Args:
-            slots: one for each.
-            count: tokens of each that are computed.
-            first_block: of as many as the sequences need, one behind the other.
-            length: tokens that each may grow to; `count` if left out.
-            known: tokens of each that are there from the start; `length` if left out.
+            slots: The slots of the sequences.
+            count: The number of tokens of each sequence to compute.
+            first_block: The first KV block; the sequences take as many as they need from there on.
+            max_length: The number of tokens that each sequence may grow to; `count` by default.
+            known_tokens: The number of tokens of each sequence that are known from the start; `max_length` by default.
         """
-        length = count if length is None else length
-        each = -(-length // self.capacity.block_size)
-        tokens = np.full(length if known is None else known, _TOKEN, dtype=np.int32)
+        max_length = count if max_length is None else max_length
+        sequence_blocks = -(-max_length // self.capacity.block_size)
+        known_tokens = max_length if known_tokens is None else known_tokens
+        tokens = np.full(known_tokens, _TOKEN, dtype=np.int32)
         starts = tuple(
-            SequenceStart(slot, _FIRST_NUMBER - slot, tokens, count, SamplingParams())
+            SequenceStart(slot, _MAX_SEQUENCE_NUMBER - slot, tokens, count, SamplingParams())
             for slot in slots
         )
-        blocks = np.arange(first_block, first_block + len(slots) * each, dtype=np.int32)
+        blocks = np.arange(first_block, first_block + len(slots) * sequence_blocks, dtype=np.int32)
         return Rows(slots, 0, count, starts, blocks)
 
-    def run(self, *rows: Rows) -> Executed:
-        """Execute one step alone."""
+    def run(self, *rows: Rows) -> ExecutedStep:
+        """Execute one step with no other step in flight."""
         return next(self.stream([rows], ahead=1))
 
-    def stream(self, steps: Iterable[tuple[Rows, ...]], ahead: int) -> Iterator[Executed]:
-        """Execute steps with `ahead` of them in flight.
+    def stream(self, steps: Iterable[tuple[Rows, ...]], ahead: int) -> Iterator[ExecutedStep]:
+        """Execute steps and yield each as it completes.
+
+        Args:
+            steps: The rows of each step.
+            ahead: The number of steps in flight.
 
         Raises:
-            PipelineError: the pipeline failed.
+            PipelineError: The pipeline failed.
         """
-        flying: deque[tuple[Step, float]] = deque()
+        in_flight: deque[tuple[Step, float]] = deque()
         for rows in steps:
-            while len(flying) >= ahead:
-                yield from self._results(flying)
+            while len(in_flight) >= ahead:
+                yield from self._results(in_flight)
             step = self._step(rows)
-            flying.append((step, time.monotonic()))
+            in_flight.append((step, time.monotonic()))
             self._pipeline.submit(step)
-        while flying:
-            yield from self._results(flying)
+        while in_flight:
+            yield from self._results(in_flight)
 
-    def _results(self, flying: deque[tuple[Step, float]]) -> Iterator[Executed]:
+    def _results(self, in_flight: deque[tuple[Step, float]]) -> Iterator[ExecutedStep]:
         results: list[StepResult] = self._pipeline.poll(None)
         now = time.monotonic()
         for result in results:
-            step, submitted = flying.popleft()
-            yield Executed(step, result.busy, submitted, now)
+            step, submitted = in_flight.popleft()
+            yield ExecutedStep(step, result.busy, submitted, now)
 
     def _step(self, rows: tuple[Rows, ...]) -> Step:
         slots = np.concatenate([np.asarray(each.slots, dtype=np.int32) for each in rows])

@@ -22,7 +22,7 @@ from tdpipe.core.latencies import Latencies
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tdpipe.controller.synthetic_steps import Executed, SyntheticSteps
+    from tdpipe.controller.synthetic_steps import ExecutedStep, SyntheticSteps
 
 _PASSES = 20
 _LEAST = 3
@@ -87,10 +87,10 @@ def _chained(steps: SyntheticSteps) -> list[float]:
     longest = min(_CHAIN, steps.capacity.longest_sequence, steps.capacity.kv_tokens)
 
     def chain() -> Iterator[tuple[Rows, ...]]:
-        yield (steps.begin(range(1), 1, length=longest, known=1),)
+        yield (steps.prefill(range(1), 1, max_length=longest, known_tokens=1),)
         for position in range(1, longest):
             yield (Rows(range(1), position, 1),)
 
-    done: list[Executed] = list(steps.stream(chain(), ahead=longest))
+    done: list[ExecutedStep] = list(steps.stream(chain(), ahead=longest))
     # The first goes ahead with nothing to wait for.
     return [after.done - before.done - sum(after.busy) for before, after in pairwise(done[1:])]

@@ -14,7 +14,7 @@ from tdpipe.scheduling.cost_model import CHUNK_TILE, CostModel, MixingCost, kv_r
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tdpipe.controller.synthetic_steps import Executed
+    from tdpipe.controller.synthetic_steps import ExecutedStep
 
 _TILES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1_024, 4_096)
 """Tokens of a chunk that may read earlier KV once."""
@@ -47,7 +47,7 @@ class ProfileFit:
     """Of kinds that were measured."""
 
 
-def fit_profile(steps: Mapping[Kind, Sequence[Executed]]) -> ProfileFit:
+def fit_profile(steps: Mapping[Kind, Sequence[ExecutedStep]]) -> ProfileFit:
     """Fit table, KV reading and sampling to pure steps with the tile that suits chunks, then mixing to what is left.
 
     Raises:
@@ -61,7 +61,7 @@ def fit_profile(steps: Mapping[Kind, Sequence[Executed]]) -> ProfileFit:
     return ProfileFit(cost, mixing, tile, errors)
 
 
-def _pure(steps: Mapping[Kind, Sequence[Executed]], tile: int) -> CostModel:
+def _pure(steps: Mapping[Kind, Sequence[ExecutedStep]], tile: int) -> CostModel:
     """The costs of steps that are of one kind, if a tile of so many tokens reads earlier KV once."""
     seen = [
         Observation(
@@ -76,7 +76,7 @@ def _pure(steps: Mapping[Kind, Sequence[Executed]], tile: int) -> CostModel:
     return CostModel(fit_cost(seen).stages, None, tile)
 
 
-def _chunk_tile(steps: Mapping[Kind, Sequence[Executed]]) -> int:
+def _chunk_tile(steps: Mapping[Kind, Sequence[ExecutedStep]]) -> int:
     """The tile with which chunks of prompts, short and long, cost what they took; the longest of equally good ones."""
     chunks = steps[Kind.CHUNK]
     if not chunks:
@@ -91,7 +91,7 @@ def _chunk_tile(steps: Mapping[Kind, Sequence[Executed]]) -> int:
     return min(reversed(_TILES), key=error)
 
 
-def _mixing(cost: CostModel, mixed: Sequence[Executed]) -> MixingCost:
+def _mixing(cost: CostModel, mixed: Sequence[ExecutedStep]) -> MixingCost:
     """What mixed steps take beyond pure ones: some seconds, and a slower reading of KV."""
     if not mixed:
         return MixingCost()
@@ -114,8 +114,8 @@ def _mixing(cost: CostModel, mixed: Sequence[Executed]) -> MixingCost:
     return MixingCost(max(float(fixed), 0.0), 1.0 + max(float(slower), 0.0))
 
 
-def _error(cost: CostModel, seen: Sequence[Executed]) -> KindError:
-    equal: dict[tuple[int, int, int], list[Executed]] = {}
+def _error(cost: CostModel, seen: Sequence[ExecutedStep]) -> KindError:
+    equal: dict[tuple[int, int, int], list[ExecutedStep]] = {}
     for each in seen:
         step = each.step
         equal.setdefault((step.tokens, len(step.slots), int(step.first.sum())), []).append(each)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from tdpipe.controller.synthetic_steps import Executed, Rows, SyntheticSteps
+from tdpipe.controller.synthetic_steps import ExecutedStep, Rows, SyntheticSteps
 from tdpipe.controller.warm_up import doubling
 from tdpipe.core.latencies import Latencies
 from tdpipe.measurement.message_latencies import measure_latencies
@@ -59,7 +59,9 @@ class Kind(StrEnum):
 class Measurements:
     """Everything that was measured."""
 
-    steps: dict[Kind, list[Executed]] = field(default_factory=lambda: {kind: [] for kind in Kind})
+    steps: dict[Kind, list[ExecutedStep]] = field(
+        default_factory=lambda: {kind: [] for kind in Kind}
+    )
     latencies: Latencies = field(default_factory=Latencies)
 
 
@@ -131,7 +133,7 @@ class Profiling:
         for number in range(_PASSES):
             limit = end if number else None
             self._pass_over(table, points, limit)
-            steps = ((self._steps.begin(range(1), tokens),) for tokens in prompts)
+            steps = ((self._steps.prefill(range(1), tokens),) for tokens in prompts)
             list(self._observe(Kind.PROMPT, steps, limit))
         while time.monotonic() < end and (points := table.middles()):
             for _ in range(_PASSES):
@@ -148,14 +150,14 @@ class Profiling:
     def _fresh(self, tokens: int) -> tuple[Rows, ...]:
         """A step of so many tokens of new sequences."""
         if tokens <= self._rows:
-            return (self._steps.begin(range(tokens), 1),)
+            return (self._steps.prefill(range(tokens), 1),)
         whole, rest = divmod(tokens, self._prompt)
         rows = []
         if whole:
-            rows.append(self._steps.begin(range(whole), self._prompt))
+            rows.append(self._steps.prefill(range(whole), self._prompt))
         if rest:
             block = whole * -(-self._prompt // self._room.block_size)
-            rows.append(self._steps.begin(range(whole, whole + 1), rest, first_block=block))
+            rows.append(self._steps.prefill(range(whole, whole + 1), rest, first_block=block))
         return tuple(rows)
 
     def _measure_context(self, end: float) -> None:
@@ -214,7 +216,7 @@ class Profiling:
                     continue
                 block = first * grid.row_blocks
                 length = grid.context + 1
-                yield (self._steps.begin(slots, count, first_block=block, length=length),)
+                yield (self._steps.prefill(slots, count, first_block=block, max_length=length),)
 
     def _decode(self, grid: _Grid, context: int) -> Iterator[tuple[Rows, ...]]:
         for rows in doubling(1, grid.rows):
@@ -231,14 +233,14 @@ class Profiling:
                 for group in range(grid.groups):
                     yield (
                         grid.decode(group, rows, context),
-                        self._steps.begin(
+                        self._steps.prefill(
                             range(slot, slot + 1), prompt, first_block=slot * grid.row_blocks
                         ),
                     )
 
     def _observe(
         self, kind: Kind | None, steps: Iterable[tuple[Rows, ...]], end: float | None
-    ) -> Iterator[Executed]:
+    ) -> Iterator[ExecutedStep]:
         """Execute steps with all stages busy, until `end`; what they took is kept under `kind`."""
 
         def in_time() -> Iterator[tuple[Rows, ...]]:

@@ -32,8 +32,8 @@ _SMALL_TILES = (128, 64, 16)
 _MAX_TABLE_TOKENS = 4096
 """Largest number of tokens in a table; beyond it, time is proportional to tokens."""
 _MAX_HEAD_ROWS = 256
-"""Largest number of tokens of a step that the head computes: every token of a decode batch is sampled from, but only the
-last one of a prompt."""
+"""Largest number of tokens of a step that the head computes: all tokens of a decode batch are sampled from, but only
+the last one of a prompt."""
 KV_EFFICIENCY = 0.85
 """Share of the memory bandwidth at which KV is read. It is assumed, since the fitted tables read no KV."""
 RESERVED_BYTES = 3 * 2**29

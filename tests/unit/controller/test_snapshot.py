@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdpipe.controller.stage_clock import StageClock
+from tdpipe.controller.snapshot import StageClock
 
 
 def test_what_a_stage_did_not_compute_while_a_step_was_in_flight_is_bubble() -> None:
