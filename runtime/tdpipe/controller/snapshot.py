@@ -39,7 +39,7 @@ class EngineSnapshot:
 class StageClock:
     """Sums the computing time of each stage, and its waiting time while steps were in flight.
 
-    Time that a stage did not compute while steps were in flight is bubble. In the rest of the time the pipeline was idle.
+    Time in which a stage did not compute while steps were in flight is bubble. The rest of the time is idle.
 
     Args:
         stages: The number of stages.

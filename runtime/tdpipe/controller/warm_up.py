@@ -56,7 +56,7 @@ class WarmUp:
             PipelineError: The pipeline failed.
         """
         end = time.monotonic() + self._seconds
-        # A single token, the whole budget and the two context shapes are the most informative; the others refine the table.
+        # A single token, the whole budget and the two context shapes matter most; the other shapes refine the table.
         self._measure(1, 1, end)
         began = time.monotonic()
         self._measure(1, self._max_tokens, end)
@@ -74,9 +74,9 @@ class WarmUp:
         first = self._steps.run(prefill)
         times = [first.busy]
         repeat_end = time.monotonic() + _REPEAT_TIME_SHARE * self._seconds
-        while len(times) <= _MAX_REPEATS and time.monotonic() < (
-            repeat_end if len(times) > 1 else end
-        ):
+        while len(times) <= _MAX_REPEATS:
+            if time.monotonic() >= (repeat_end if len(times) > 1 else end):
+                break
             times.append(self._steps.run(prefill).busy)
         context = int(kv_reads(first.step.first, first.step.counts, CHUNK_TILE))
         for busy in times[1:] or times:  # the first one includes one-time costs

@@ -1,4 +1,4 @@
-"""The laboratory: measures a pipeline's stages and runs the engine over stages that only wait.
+"""Measurement of a pipeline's stages, and runs of the engine with paced stages, which wait instead of computing.
 
-It stands beside `server`: `tdpipe profile`, `tdpipe bench` and the benchmarks use it, and serving never imports it.
+`tdpipe profile`, `tdpipe bench` and the benchmarks use it; serving never imports it.
 """

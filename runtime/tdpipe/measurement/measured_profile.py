@@ -1,4 +1,4 @@
-"""The profile of the pipeline that the settings describe, made by starting and measuring it."""
+"""Profile of the pipeline that the settings describe, made by starting and measuring it."""
 
 from __future__ import annotations
 
@@ -30,17 +30,20 @@ if TYPE_CHECKING:
 def measure_profile(
     settings: Settings, seconds: float, progress: Callable[[str], None]
 ) -> tuple[Profile, ProfileFit]:
-    """Start the pipeline as `tdpipe serve` would, measure it and end it.
+    """Start the pipeline as `tdpipe serve` does, measure it and close it.
 
     Args:
-        settings: all of them, with `model.path` and `model.name` set.
-        seconds: that measuring may take, apart from the start.
-        progress: told what is going on, line by line.
+        settings: All settings, with `model.path` set.
+        seconds: The time that the measurement may take, without the start.
+        progress: Called with a line of text for each step of the work.
+
+    Returns:
+        The profile, and the fit that it is made of.
 
     Raises:
-        SettingsError: a setting does not fit the model or the machine.
-        ModelError: the checkpoint cannot be loaded.
-        PipelineError: the pipeline does not start, or fails.
+        SettingsError: A setting does not fit the model or the machine.
+        ModelError: The checkpoint cannot be loaded.
+        PipelineError: The pipeline does not start, or fails.
     """
     stages = plan_stages(settings)
     pipeline = start_pipeline(settings, stages, progress)

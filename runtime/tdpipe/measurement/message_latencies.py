@@ -1,10 +1,9 @@
-"""How long messages take, from the controller's clock alone.
+"""Latencies of messages, measured with the controller's clock only.
 
-Stages report durations, never times, so when a stage got its input is not told. But what a step takes beyond the
-stages' computing is the sum of its messages' times: of a step alone in the pipeline, those from the controller, between
-the stages and back; of steps that each wait for the token of the one before, those between the stages and back to
-stage 0. Their difference is one message of the controller's; the rest is between stages. Reports, steps and tokens go
-the same way, over ZeroMQ, and are taken to be equally fast.
+Stages report durations but no times. What a step takes in addition to computing is the sum of its messages' latencies.
+For a single step these are the messages from the controller, between the stages, and back. For a chain of steps that
+each wait for the previous token, they are those between the stages and back to stage 0. The difference is one message
+of the controller. All messages of controller and tokens use ZeroMQ and are assumed to be equally fast.
 """
 
 from __future__ import annotations
@@ -24,67 +23,69 @@ if TYPE_CHECKING:
 
     from tdpipe.controller.synthetic_steps import ExecutedStep, SyntheticSteps
 
-_PASSES = 20
-_LEAST = 3
-"""Passes that are made even when time is up."""
-_CHAIN = 16
-"""Steps that wait for each other, at most."""
+_MAX_PASSES = 20
+_MIN_PASSES = 3
+"""Number of passes that are made even if time is up."""
+_MAX_CHAIN_STEPS = 16
+"""Largest number of steps of a chain, each of which waits for the previous one."""
 
 
 def measure_latencies(
     steps: SyntheticSteps, stages: int, sizes: Sequence[tuple[Rows, ...]], end: float
 ) -> Latencies:
-    """Measure with nothing else in the pipeline.
+    """Measure the latencies while nothing else is in the pipeline.
 
     Args:
-        steps: of a pipeline without steps in flight.
-        stages: of the pipeline.
-        sizes: steps of new sequences, of ascending tokens from 1.
-        end: when no further pass begins.
+        steps: The steps of a pipeline without steps in flight.
+        stages: The number of stages.
+        sizes: The rows of prefill steps, with ascending numbers of tokens from 1 on.
+        end: The time of the monotonic clock at which no further pass starts.
 
     Raises:
-        PipelineError: the pipeline failed.
+        PipelineError: The pipeline failed.
     """
-    alone: dict[int, list[float]] = {}
+    single: dict[int, list[float]] = {}
     chained: list[float] = []
-    for number in range(_PASSES):
-        if number >= _LEAST and time.monotonic() > end:
+    for number in range(_MAX_PASSES):
+        if number >= _MIN_PASSES and time.monotonic() > end:
             break
         for rows in sizes:
-            each = steps.run(*rows)
-            beyond = each.done - each.submitted - sum(each.busy)
-            alone.setdefault(each.step.tokens, []).append(beyond)
+            executed = steps.run(*rows)
+            message_seconds = executed.done - executed.submitted - sum(executed.busy)
+            single.setdefault(executed.step.tokens, []).append(message_seconds)
         chained += _chained(steps)
-    return latencies_of(stages, {size: statistics.median(s) for size, s in alone.items()}, chained)
+    return latencies_of(
+        stages, {tokens: statistics.median(each) for tokens, each in single.items()}, chained
+    )
 
 
-def latencies_of(stages: int, alone: dict[int, float], chained: list[float]) -> Latencies:
-    """Take messages apart.
+def latencies_of(stages: int, single: dict[int, float], chained: list[float]) -> Latencies:
+    """Derive the latency of each kind of message.
 
     Args:
-        stages: of the pipeline.
-        alone: by tokens, seconds beyond computing of a step alone.
-        chained: the same of steps that wait for each other, of one token each.
+        stages: The number of stages.
+        single: Seconds that a single step takes in addition to computing, by its number of tokens.
+        chained: Seconds that each step of a chain takes in addition to computing; the steps have one token each.
     """
-    smallest = alone[min(alone)]
+    smallest = single[min(single)]
     if stages == 1:
         return Latencies(step=max(smallest / 2, 0.0), feedback=max(smallest / 2, 0.0))
     loop = statistics.median(chained) if chained else smallest / 2
     message = min(max(smallest - loop, 0.0), smallest / 2)
     hop = max((smallest - 2 * message) / (stages - 1), 0.0)
-    sizes = np.array(sorted(alone), dtype=np.float64)
+    tokens = np.array(sorted(single), dtype=np.float64)
     slope = 0.0
-    if len(sizes) > 1:
-        seconds = np.array([alone[int(size)] for size in sizes])
-        slope = max(float(np.polyfit(sizes, seconds, 1)[0]) / (stages - 1), 0.0)
+    if len(tokens) > 1:
+        seconds = np.array([single[int(each)] for each in tokens])
+        slope = max(float(np.polyfit(tokens, seconds, 1)[0]) / (stages - 1), 0.0)
     return Latencies(
         step=max(message, 0.0), activations=hop, activation_token=slope, feedback=max(message, 0.0)
     )
 
 
 def _chained(steps: SyntheticSteps) -> list[float]:
-    """Seconds beyond computing of decode steps that each need the token of the one before."""
-    longest = min(_CHAIN, steps.capacity.longest_sequence, steps.capacity.kv_tokens)
+    """Return the seconds in addition to computing of decode steps that each need the previous token."""
+    longest = min(_MAX_CHAIN_STEPS, steps.capacity.longest_sequence, steps.capacity.kv_tokens)
 
     def chain() -> Iterator[tuple[Rows, ...]]:
         yield (steps.prefill(range(1), 1, max_length=longest, known_tokens=1),)
@@ -92,5 +93,5 @@ def _chained(steps: SyntheticSteps) -> list[float]:
             yield (Rows(range(1), position, 1),)
 
     done: list[ExecutedStep] = list(steps.stream(chain(), ahead=longest))
-    # The first goes ahead with nothing to wait for.
+    # The first step waits for no token.
     return [after.done - before.done - sum(after.busy) for before, after in pairwise(done[1:])]

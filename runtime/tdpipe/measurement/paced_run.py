@@ -1,7 +1,7 @@
-"""The real engine over stages that only take their time, beside a simulation of the same jobs.
+"""Paced run: the real engine over paced stages, compared with a simulation of the same jobs.
 
-All that a served request passes behind HTTP is real: engine, scheduler, Ray actors, messages, streams. So what the run
-makes less than the simulation at no control cost is what the control plane costs.
+Everything that a served request passes behind HTTP is real: engine, scheduler, Ray actors, messages and streams. The
+throughput that is missing in comparison with a simulation without control latency is the cost of the control plane.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,7 +19,7 @@ from tdpipe.core.capacity import Capacity
 from tdpipe.core.errors import SettingsError
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.core.settings import PipelineSettings
-from tdpipe.measurement.cpu_meter import CpuSeconds
+from tdpipe.measurement.cpu_time import CpuSeconds, TimedScheduler
 from tdpipe.measurement.paced_executor import END, OUTPUT
 from tdpipe.measurement.paced_stages import PacedStages
 from tdpipe.measurement.steady_window import (
@@ -41,9 +41,7 @@ if TYPE_CHECKING:
     from tdpipe.controller.snapshot import EngineSnapshot
     from tdpipe.core.latencies import Latencies
     from tdpipe.core.settings import SchedulerSettings
-    from tdpipe.core.step import IntArray, Step
     from tdpipe.pipeline.stage_group import StagePipeline
-    from tdpipe.scheduling.answers import Emission, Idle, WaitUntil
     from tdpipe.scheduling.cost_model import CostModel
     from tdpipe.simulation.workload import Job
 
@@ -53,20 +51,20 @@ _STOP = frozenset({END})
 
 @dataclass(frozen=True, slots=True)
 class PacedPlan:
-    """What runs."""
+    """Input of a paced run."""
 
     cost: CostModel
-    """Of the stages."""
+    """Cost of steps on the stages."""
     kv_tokens: int
-    """That the KV cache holds."""
+    """Number of tokens that the KV cache holds."""
     latencies: Latencies
-    """Of messages. Paced stages wait for those of activations; the others are what the run finds out."""
+    """Latencies of messages. Paced stages wait for those of activations; the others are real in the run."""
     scheduler: SchedulerSettings
     jobs: Sequence[Job]
 
     @property
     def capacity(self) -> Capacity:
-        """What the stages hold."""
+        """Capacity of the stages."""
         blocks = self.kv_tokens // _BLOCK_SIZE
         longest = max(job.prompt_tokens + job.max_tokens for job in self.jobs)
         return Capacity(blocks, _BLOCK_SIZE, min(self.scheduler.max_running, blocks), longest)
@@ -74,39 +72,39 @@ class PacedPlan:
 
 @dataclass(frozen=True, slots=True)
 class PacedRun:
-    """What a paced run made while it was steady."""
+    """Figures of a paced run in its steady window."""
 
     window: SteadyWindow
     running: int
-    """Requests that held KV at the window's end."""
+    """Number of requests that held KV at the end of the window."""
     preemptions: int
     phase_switches: int
     controller_share: float
-    """Of a core: all of the controller's threads."""
+    """Share of one core that all threads of the controller use."""
     engine_share: float
-    """Of a core: the engine's thread."""
+    """Share of one core that the engine's thread uses."""
     scheduler_share: float
-    """Of a core: the scheduler's part of the engine's thread."""
+    """Share of one core that the scheduler uses in the engine's thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class PacedComparison:
-    """A paced run beside simulations of the same jobs, over the same output tokens."""
+    """A paced run and two simulations of the same jobs, over the same output tokens."""
 
     paced: PacedRun
     ideal: SteadyWindow
-    """Simulated at no control cost."""
+    """Simulation without latency of the controller's messages."""
     simulated: SteadyWindow
-    """Simulated with the plan's latencies of the controller's messages."""
+    """Simulation with the plan's latencies of the controller's messages."""
 
     @property
     def loss(self) -> float:
-        """Part of the throughput that the control plane costs."""
+        """Share of the ideal throughput that the control plane costs."""
         return 1.0 - self.paced.window.tokens_per_second / self.ideal.tokens_per_second
 
     @property
     def deviation(self) -> float:
-        """By which part the paced engine is faster (above 0) or slower than the simulator says."""
+        """Relative difference to the simulated throughput; above 0 the paced engine is faster."""
         return self.paced.window.tokens_per_second / self.simulated.tokens_per_second - 1.0
 
 
@@ -118,13 +116,13 @@ def compare_paced(
     seconds: float,
     in_process: bool = False,
 ) -> PacedComparison:
-    """Run and simulate; arguments and errors are those of `run_paced`, and of `simulated_window`."""
+    """Run and simulate the plan; arguments and errors are those of `run_paced` and `simulated_window`."""
     paced = run_paced(plan, progress, ramp=ramp, seconds=seconds, in_process=in_process)
     progress("simulating the same requests")
     tokens = (paced.window.tokens_before, paced.window.tokens_before + paced.window.tokens)
-    without = replace(plan.latencies, step=0.0, feedback=0.0)
+    ideal = replace(plan.latencies, step=0.0, feedback=0.0)
     return PacedComparison(
-        paced, _simulate(plan, without, tokens), _simulate(plan, plan.latencies, tokens)
+        paced, _simulate(plan, ideal, tokens), _simulate(plan, plan.latencies, tokens)
     )
 
 
@@ -136,21 +134,21 @@ def run_paced(
     seconds: float,
     in_process: bool = False,
 ) -> PacedRun:
-    """Serve the jobs until a steady window has passed.
+    """Serve the jobs until the steady window ends.
 
     Args:
-        plan: what runs.
-        progress: told what is going on, line by line.
-        ramp: seconds before the window.
-        seconds: of the window.
-        in_process: host the stages in threads, for tests, instead of Ray actors.
+        plan: The input of the run.
+        progress: Called with a line of text for each step of the work.
+        ramp: Seconds before the window.
+        seconds: Seconds of the window.
+        in_process: Whether the stages run in threads instead of Ray actors, for tests.
 
     Raises:
-        SettingsError: the jobs end before the window does.
-        PipelineError: a stage fails.
+        SettingsError: All jobs end before the window does.
+        PipelineError: A stage fails.
     """
     pipeline = _start(plan, progress, in_process=in_process)
-    scheduler = _TimedScheduler(make_policy(plan.scheduler), plan.capacity, plan.cost)
+    scheduler = TimedScheduler(make_policy(plan.scheduler), plan.capacity, plan.cost)
     told = ToldLengths()
     engine = Engine(pipeline, scheduler, told, vocab_size=plan.capacity.max_context + 1)
     progress(f"serving {len(plan.jobs)} requests for {ramp + seconds:g} s")
@@ -178,29 +176,9 @@ def _start(plan: PacedPlan, progress: Callable[[str], None], *, in_process: bool
     return start_on_ray(settings, builder, "cpu", progress)
 
 
-class _TimedScheduler(Scheduler[Any]):
-    """A scheduler that knows what it computes."""
-
-    seconds = 0.0
-
-    def next_step(self, now: float) -> Step | WaitUntil | Idle:
-        began = time.thread_time()
-        step = super().next_step(now)
-        self.seconds += time.thread_time() - began
-        return step
-
-    def on_result(
-        self, step_id: int, tokens: IntArray, stage_durations: tuple[float, ...], now: float
-    ) -> Emission:
-        began = time.thread_time()
-        emission = super().on_result(step_id, tokens, stage_durations, now)
-        self.seconds += time.thread_time() - began
-        return emission
-
-
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """Sums at a moment."""
+    """Counters at one moment of the run."""
 
     time: float
     tokens: int
@@ -210,8 +188,10 @@ class _Mark:
 
 
 class _Measurement:
+    """Serves the jobs and takes the marks at the start and the end of the window."""
+
     def __init__(
-        self, engine: Engine, scheduler: _TimedScheduler, told: ToldLengths, jobs: Sequence[Job]
+        self, engine: Engine, scheduler: TimedScheduler, told: ToldLengths, jobs: Sequence[Job]
     ) -> None:
         self._engine = engine
         self._scheduler = scheduler
@@ -230,7 +210,7 @@ class _Measurement:
             await self._let_pass(seconds, tasks)
             return self._run_of(before, self._mark())
         finally:
-            # The streams that are still read fail, which ends their tasks.
+            # Closing the engine fails the unfinished streams, which ends their tasks.
             await asyncio.to_thread(self._engine.close)
             await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -251,7 +231,7 @@ class _Measurement:
         job, times = self._jobs[number], self._times[number]
         if job.arrival > 0.0:
             await asyncio.sleep(self._start + job.arrival - time.monotonic())
-        # Paced stages read the length off the first token.
+        # Paced stages take the output length from the first token.
         prompt = (job.output_tokens, *((OUTPUT,) * (job.prompt_tokens - 1)))
         self._told.tell(job.lengths)
         stream = self._engine.submit(prompt, job.max_tokens, SamplingParams(), _STOP, str(number))

@@ -1,4 +1,4 @@
-"""Stages that stand in for GPUs: hosted, fed and watched like real ones, but without a model."""
+"""Paced stages, which stand in for GPUs: they run and are supervised like real stages, but have no model."""
 
 from __future__ import annotations
 
@@ -17,48 +17,57 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PacedStages:
-    """The `StageBuilder` of stages that take a cost model's time. All must be on one machine: they share its clock."""
+    """The `StageBuilder` of stages that take as long as a cost model says.
+
+    All stages must be on one machine, as they share its clock.
+    """
 
     cost: CostModel
-    room: Capacity
+    stage_capacity: Capacity
+    """The capacity of every stage."""
     latencies: Latencies = field(default_factory=Latencies)
-    """Latencies of messages, of which the stages wait for those of activations."""
+    """Latencies of messages; the stages wait for those of activations."""
 
     @property
     def stages(self) -> int:
         return len(self.cost.stages)
 
     def load(self, stage: int, device: torch.device, sharing: int) -> PacedStage:  # noqa: ARG002
-        """Nothing is loaded."""
+        """Return the stage; there is nothing to load."""
         return PacedStage(self, stage)
 
-    def capacity(self, blocks: int) -> Capacity:  # noqa: ARG002 - stages have the room that they are told
-        return self.room
+    def capacity(self, blocks: int) -> Capacity:  # noqa: ARG002
+        return self.stage_capacity
 
 
 class PacedStage:
-    """One stage of `plan`."""
+    """One stage.
+
+    Args:
+        builder: The builder of all stages.
+        stage: The number of this stage.
+    """
 
     hidden_size = HIDDEN_SIZE
     dtype = DTYPE
     device = torch.device("cpu")
 
-    def __init__(self, plan: PacedStages, stage: int) -> None:
-        self._plan = plan
+    def __init__(self, builder: PacedStages, stage: int) -> None:
+        self._builder = builder
         self._stage = stage
         self.name = "paced, without a model"
 
     def fitting_blocks(self) -> int:
-        return self._plan.room.blocks
+        return self._builder.stage_capacity.blocks
 
     def executor(self, blocks: int) -> PacedExecutor:
-        room = self._plan.room
+        capacity = self._builder.stage_capacity
         return PacedExecutor(
-            self._plan.cost,
+            self._builder.cost,
             self._stage,
-            self._plan.latencies,
-            slots=room.slots,
-            max_context=room.max_context,
+            self._builder.latencies,
+            slots=capacity.slots,
+            max_context=capacity.max_context,
             blocks=blocks,
-            block_size=room.block_size,
+            block_size=capacity.block_size,
         )

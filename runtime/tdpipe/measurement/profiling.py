@@ -1,7 +1,7 @@
-"""Measures what steps take, with steps on all stages at once, as they will run.
+"""Measurement of step times while all stages compute, as they do when the engine serves.
 
-Stages on one host share memory and cores, so a stage that is measured while the others rest is too fast. Steps are
-therefore issued ahead of results throughout, in passes of ascending size, so that neighbours in the pipeline are alike.
+Stages on one host share memory and cores, so a stage that is measured while the others are idle is too fast. Steps are
+therefore always issued ahead of results, in passes of ascending size, so that neighbours in the pipeline are similar.
 """
 
 from __future__ import annotations
@@ -22,57 +22,57 @@ if TYPE_CHECKING:
 
     from tdpipe.pipeline.base import Pipeline
 
-_PASSES, _MOST_PASSES = 3, 9
-"""Times that each step is measured: before the table is refined, and as far as time goes."""
-_LONGEST = 2_048
-"""Batch tokens of the largest step, or the token budget if that is larger."""
-_SHORT_PROMPT = 16
-"""Tokens of the shortest prompt that is measured beside as many single tokens."""
-_PROMPT = 512
-"""Tokens of a prompt; a larger prefill step is of several."""
-_CONTEXT = 256
-"""KV tokens of a decode row that are wanted: rather than having them longer, there are more rows."""
-_LONGEST_CONTEXT = 2_048
-_TABLE_SHARE, _CONTEXT_SHARE = 0.4, 0.9
-"""Of the time, after which the table, and then steps over a context, are done with."""
-_FILLING_SHARE = 0.25
-"""Of the time that making a context may take."""
-_LONGEST_SHARE = 0.01
-"""Of the time that the largest step may take, unless it is of the token budget."""
+_MIN_PASSES, _MAX_PASSES = 3, 9
+"""Number of times that each step is measured: before the table is refined, and if time allows."""
+_MAX_STEP_TOKENS = 2_048
+"""Batch tokens of the largest step, unless the token budget is larger."""
+_MIN_PROMPT_TOKENS = 16
+"""Tokens of the shortest prompt that is measured in addition to as many single tokens."""
+_MAX_PROMPT_TOKENS = 512
+"""Tokens of the longest prompt; a larger prefill step has several prompts."""
+_TARGET_CONTEXT = 256
+"""KV tokens of a decode row that suffice; more rows are preferred to a longer context."""
+_MAX_CONTEXT = 2_048
+_TABLE_TIME_SHARE, _CONTEXT_TIME_SHARE = 0.4, 0.9
+"""Shares of the time after which measuring the table, and then steps with a context, ends."""
+_PREFILL_TIME_SHARE = 0.25
+"""Share of the time that the prefill of contexts may take."""
+_MAX_STEP_TIME_SHARE = 0.01
+"""Share of the time that the largest step may take, unless the token budget requires it."""
 
 
-class Kind(StrEnum):
-    """What a measured step was."""
+class StepKind(StrEnum):
+    """StepKind of a measured step."""
 
     TABLE = "table"
-    """Without context: single tokens up to the largest decode batch, prompts beyond."""
+    """Prefill without context: single tokens up to the size of the largest decode batch, and longer prompts above."""
     PROMPT = "prompt"
-    """A prompt of no more tokens than the largest decode batch has: the same tokens, of which one is sampled."""
+    """A prompt of no more tokens than the largest decode batch; one token is sampled, while a batch samples all."""
     DECODE = "decode"
     CHUNK = "chunk"
-    """Prefill of sequences that have a context."""
+    """Prefill of sequences that already have a context."""
     MIXED = "mixed"
     """Decode rows and a prompt."""
 
 
 @dataclass(slots=True)
 class Measurements:
-    """Everything that was measured."""
+    """The steps and latencies that were measured."""
 
-    steps: dict[Kind, list[ExecutedStep]] = field(
-        default_factory=lambda: {kind: [] for kind in Kind}
+    steps: dict[StepKind, list[ExecutedStep]] = field(
+        default_factory=lambda: {kind: [] for kind in StepKind}
     )
     latencies: Latencies = field(default_factory=Latencies)
 
 
 class Profiling:
-    """One profile of a pipeline.
+    """Measures one pipeline.
 
     Args:
-        pipeline: started, without steps in flight; no other steps must follow.
-        token_budget: batch tokens of a micro-batch with prefill.
-        seconds: that measuring takes; a little more on slow pipelines.
-        progress: told what is going on, line by line.
+        pipeline: A started pipeline without steps in flight; it must not be used for other steps afterwards.
+        token_budget: The batch tokens of a micro-batch with prefill.
+        seconds: The time that measuring takes; slow pipelines take a little more.
+        progress: Called with a line of text for each step of the work.
     """
 
     def __init__(
@@ -82,128 +82,143 @@ class Profiling:
         seconds: float,
         progress: Callable[[str], None],
     ) -> None:
-        room = pipeline.capacity
-        self._room = room
+        capacity = pipeline.capacity
+        self._capacity = capacity
         self._stages = pipeline.stages
         self._steps = SyntheticSteps(pipeline)
         self._budget = token_budget
         self._seconds = seconds
         self._progress = progress
         self._measured = Measurements()
-        self._rows = max(1, min(room.slots // pipeline.stages, room.blocks))
-        """Of a decode step at most."""
-        self._prompt = min(_PROMPT, room.max_context - 1, room.blocks * room.block_size)
-        prompts = min(room.slots, room.blocks // -(-self._prompt // room.block_size))
-        self._fitting = prompts * self._prompt
-        """Batch tokens of a step of prompts at most."""
-        self._longest = min(self._fitting, token_budget)
+        self._max_rows = max(1, min(capacity.slots // pipeline.stages, capacity.blocks))
+        """Rows of the largest decode step."""
+        self._prompt_tokens = min(_MAX_PROMPT_TOKENS, capacity.max_context - 1, capacity.kv_tokens)
+        prompts = min(
+            capacity.slots, capacity.blocks // -(-self._prompt_tokens // capacity.block_size)
+        )
+        self._fitting_tokens = prompts * self._prompt_tokens
+        """Batch tokens of the largest step of prompts that fits the KV cache."""
+        self._max_tokens = min(self._fitting_tokens, token_budget)
 
     def run(self) -> Measurements:
-        """Measure table, context and latencies, one after the other.
+        """Measure first the table, then steps with a context, then latencies.
 
         Raises:
-            PipelineError: the pipeline failed.
+            PipelineError: The pipeline failed.
         """
         began = time.monotonic()
         self._warm_up()
         self._progress("measuring steps without context")
-        self._measure_table(began + _TABLE_SHARE * self._seconds)
-        self._progress("measuring steps over a context")
-        self._measure_context(began + _CONTEXT_SHARE * self._seconds)
-        self._progress("measuring messages")
-        sizes = [size for size in doubling(1, self._longest)[::2] if size <= self._budget]
+        self._measure_table(began + _TABLE_TIME_SHARE * self._seconds)
+        self._progress("measuring steps with a context")
+        self._measure_context(began + _CONTEXT_TIME_SHARE * self._seconds)
+        self._progress("measuring the latency of messages")
+        sizes = [size for size in doubling(1, self._max_tokens)[::2] if size <= self._budget]
         self._measured.latencies = measure_latencies(
-            self._steps, self._stages, [self._fresh(size) for size in sizes], began + self._seconds
+            self._steps,
+            self._stages,
+            [self._new_sequences(size) for size in sizes],
+            began + self._seconds,
         )
         return self._measured
 
     def _warm_up(self) -> None:
-        """Let kernels be made or chosen by size, and see how large steps may be."""
-        for tokens in (1, self._rows, self._longest):
-            self._steps.run(*self._fresh(tokens))
-        seconds = max(self._steps.run(*self._fresh(self._longest)).busy)
-        if seconds * _LONGEST / self._longest <= _LONGEST_SHARE * self._seconds:
-            self._longest = min(self._fitting, max(_LONGEST, self._longest))
+        """Run kernels of several sizes once, and choose the size of the largest step."""
+        for tokens in (1, self._max_rows, self._max_tokens):
+            self._steps.run(*self._new_sequences(tokens))
+        seconds = max(self._steps.run(*self._new_sequences(self._max_tokens)).busy)
+        if seconds * _MAX_STEP_TOKENS / self._max_tokens <= _MAX_STEP_TIME_SHARE * self._seconds:
+            self._max_tokens = min(self._fitting_tokens, max(_MAX_STEP_TOKENS, self._max_tokens))
 
     def _measure_table(self, end: float) -> None:
-        edges = {p + off for p in doubling(1, self._longest) for off in (-1, 0, 1)}
+        near_powers = {
+            power + offset for power in doubling(1, self._max_tokens) for offset in (-1, 0, 1)
+        }
         table = TableRefinement()
-        points = sorted(each for each in edges if 1 <= each <= self._longest)
-        prompts = doubling(_SHORT_PROMPT, min(self._rows, self._prompt))
-        for number in range(_PASSES):
+        points = sorted(each for each in near_powers if 1 <= each <= self._max_tokens)
+        prompts = doubling(_MIN_PROMPT_TOKENS, min(self._max_rows, self._prompt_tokens))
+        for number in range(_MIN_PASSES):
             limit = end if number else None
-            self._pass_over(table, points, limit)
+            self._measure_points(table, points, limit)
             steps = ((self._steps.prefill(range(1), tokens),) for tokens in prompts)
-            list(self._observe(Kind.PROMPT, steps, limit))
+            list(self._observe(StepKind.PROMPT, steps, limit))
         while time.monotonic() < end and (points := table.middles()):
-            for _ in range(_PASSES):
-                self._pass_over(table, points, end)
-        for _ in range(_MOST_PASSES - _PASSES):
-            self._pass_over(table, sorted(table.times), end)
-        self._progress(f"{len(table.times)} token counts from 1 to {self._longest}")
+            for _ in range(_MIN_PASSES):
+                self._measure_points(table, points, end)
+        for _ in range(_MAX_PASSES - _MIN_PASSES):
+            self._measure_points(table, sorted(table.times), end)
+        self._progress(f"{len(table.times)} token counts from 1 to {self._max_tokens}")
 
-    def _pass_over(self, table: TableRefinement, points: Sequence[int], end: float | None) -> None:
-        """Measure each point's step once, as far as time allows."""
-        for each in self._observe(Kind.TABLE, (self._fresh(tokens) for tokens in points), end):
+    def _measure_points(
+        self, table: TableRefinement, points: Sequence[int], end: float | None
+    ) -> None:
+        """Measure the step of each point once, until time is up."""
+        for each in self._observe(
+            StepKind.TABLE, (self._new_sequences(tokens) for tokens in points), end
+        ):
             table.add(each.step.tokens, each.busy)
 
-    def _fresh(self, tokens: int) -> tuple[Rows, ...]:
-        """A step of so many tokens of new sequences."""
-        if tokens <= self._rows:
+    def _new_sequences(self, tokens: int) -> tuple[Rows, ...]:
+        """Return the rows of a step that computes the given number of tokens of new sequences."""
+        if tokens <= self._max_rows:
             return (self._steps.prefill(range(tokens), 1),)
-        whole, rest = divmod(tokens, self._prompt)
+        whole, rest = divmod(tokens, self._prompt_tokens)
         rows = []
         if whole:
-            rows.append(self._steps.prefill(range(whole), self._prompt))
+            rows.append(self._steps.prefill(range(whole), self._prompt_tokens))
         if rest:
-            block = whole * -(-self._prompt // self._room.block_size)
+            block = whole * -(-self._prompt_tokens // self._capacity.block_size)
             rows.append(self._steps.prefill(range(whole, whole + 1), rest, first_block=block))
         return tuple(rows)
 
     def _measure_context(self, end: float) -> None:
         grid = self._context_grid()
         if grid is None:
-            self._progress("no room for a context")
+            self._progress("the KV cache is too small to measure steps with a context")
             return
         reached = 0
         contexts = sorted({max(grid.context // 4, 1), grid.context})
         for number, context in enumerate(contexts):
-            # Without an end: rows must have the context that decode steps read.
-            filling = self._observe(None, self._fill(grid, reached, context), None)
-            self._measured.steps[Kind.CHUNK] += [each for each in filling if each.step.first[0]]
+            # There is no end time, as all rows must get the context that decode steps read.
+            prefill = self._observe(None, self._extend_contexts(grid, reached, context), None)
+            self._measured.steps[StepKind.CHUNK] += [each for each in prefill if each.step.first[0]]
             now = time.monotonic()
-            share = now + (end - now) / (len(contexts) - number)
-            for again in range(_MOST_PASSES):
-                limit = share if again else None
-                list(self._observe(Kind.DECODE, self._decode(grid, context), limit))
-                list(self._observe(Kind.MIXED, self._mixed(grid, context), limit))
+            context_end = now + (end - now) / (len(contexts) - number)
+            for repeat in range(_MAX_PASSES):
+                limit = context_end if repeat else None
+                list(self._observe(StepKind.DECODE, self._decode(grid, context), limit))
+                list(self._observe(StepKind.MIXED, self._mixed(grid, context), limit))
             reached = context
         self._progress(f"decode of up to {grid.rows} rows with {reached} tokens of context each")
 
     def _context_grid(self) -> _Grid | None:
-        room, groups = self._room, self._stages
-        prompt_blocks = -(-min(self._budget, self._prompt) // room.block_size)
-        blocks = room.blocks - prompt_blocks
-        rate = max(each.step.tokens / max(each.busy) for each in self._measured.steps[Kind.TABLE])
-        affordable = int(_FILLING_SHARE * self._seconds * rate)
+        capacity, groups = self._capacity, self._stages
+        prompt_blocks = -(-min(self._budget, self._prompt_tokens) // capacity.block_size)
+        blocks = capacity.blocks - prompt_blocks
+        rate = max(
+            each.step.tokens / max(each.busy) for each in self._measured.steps[StepKind.TABLE]
+        )
+        affordable = int(_PREFILL_TIME_SHARE * self._seconds * rate)
         rows = min(
-            self._rows,
-            (room.slots - 1) // groups,
+            self._max_rows,
+            (capacity.slots - 1) // groups,
             blocks // groups,
-            max(1, affordable // groups // _CONTEXT),
+            max(1, affordable // groups // _TARGET_CONTEXT),
         )
         if rows < 1:
             return None
         context = min(
-            _LONGEST_CONTEXT,
-            room.max_context - 2,
-            blocks // (groups * rows) * room.block_size - 1,
-            max(room.block_size, affordable // groups // rows),
+            _MAX_CONTEXT,
+            capacity.max_context - 2,
+            blocks // (groups * rows) * capacity.block_size - 1,
+            max(capacity.block_size, affordable // groups // rows),
         )
-        return _Grid(groups, rows, context, room.block_size) if context >= 1 else None
+        return _Grid(groups, rows, context, capacity.block_size) if context >= 1 else None
 
-    def _fill(self, grid: _Grid, reached: int, context: int) -> Iterator[tuple[Rows, ...]]:
-        """Brings all rows' contexts from `reached` to `context` tokens, in steps of about the token budget."""
+    def _extend_contexts(
+        self, grid: _Grid, reached: int, context: int
+    ) -> Iterator[tuple[Rows, ...]]:
+        """Yield prefill steps of about the token budget that extend all contexts from `reached` to `context` tokens."""
         size = min(context - reached, self._budget)
         rows = max(1, self._budget // size)
         total = grid.groups * grid.rows
@@ -225,8 +240,8 @@ class Profiling:
 
     def _mixed(self, grid: _Grid, context: int) -> Iterator[tuple[Rows, ...]]:
         slot = grid.groups * grid.rows
-        most = min(self._budget - grid.rows, self._prompt)
-        for prompt in sorted({most // 4, most} - {0}):
+        max_prompt = min(self._budget - grid.rows, self._prompt_tokens)
+        for prompt in sorted({max_prompt // 4, max_prompt} - {0}):
             if prompt < 1:
                 continue
             for rows in sorted({max(1, grid.rows // 4), grid.rows}):
@@ -239,9 +254,9 @@ class Profiling:
                     )
 
     def _observe(
-        self, kind: Kind | None, steps: Iterable[tuple[Rows, ...]], end: float | None
+        self, kind: StepKind | None, steps: Iterable[tuple[Rows, ...]], end: float | None
     ) -> Iterator[ExecutedStep]:
-        """Execute steps with all stages busy, until `end`; what they took is kept under `kind`."""
+        """Execute steps with all stages busy until `end`, and record them under `kind`."""
 
         def in_time() -> Iterator[tuple[Rows, ...]]:
             for rows in steps:
@@ -257,13 +272,13 @@ class Profiling:
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Sequences with a context: a group for each micro-batch in flight."""
+    """Sequences with a context, in one group for each micro-batch in flight."""
 
     groups: int
     rows: int
-    """Of each group."""
+    """Number of rows of each group."""
     context: int
-    """KV tokens of each row in the end."""
+    """KV tokens of each row after all prefill."""
     block_size: int
 
     @property
@@ -271,6 +286,6 @@ class _Grid:
         return -(-(self.context + 1) // self.block_size)
 
     def decode(self, group: int, rows: int, context: int) -> Rows:
-        """A decode step of the first so many rows of a group."""
+        """Return a decode step of the first rows of a group."""
         first = group * self.rows
         return Rows(range(first, first + rows), context, 1)

@@ -1,7 +1,7 @@
-"""A stretch of a run in which as many requests come as go, in the figures that are compared.
+"""Steady window of a run: a period in which about as many requests end as begin, and its figures.
 
-A paced run and a simulation of the same jobs are compared over the same output tokens, not over the same seconds:
-phases of many seconds would otherwise be cut in different places.
+A paced run and a simulation of the same jobs are compared over the same output tokens rather than the same seconds;
+phases of many seconds would otherwise be cut at different points.
 """
 
 from __future__ import annotations
@@ -23,31 +23,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StageShares:
-    """What a stage did with its time; the three sum to 1."""
+    """Shares of a stage's time; the three sum to 1."""
 
     busy: float
+    """Computing."""
     bubble: float
     """Waiting while steps were in flight."""
     idle: float
-    """Nothing was in flight."""
+    """Waiting while no step was in flight."""
 
 
 @dataclass(frozen=True, slots=True)
 class SteadyWindow:
-    """One stretch."""
+    """The figures of one window."""
 
     begin: float
-    """Seconds from the run's start."""
+    """Seconds from the start of the run to the start of the window."""
     seconds: float
     tokens_before: int
-    """Output tokens up to its begin."""
+    """Output tokens before the window."""
     tokens: int
-    """Output tokens in it."""
+    """Output tokens in the window."""
     stages: tuple[StageShares, ...]
     ttft: tuple[float, ...]
-    """Seconds to the first token, where it came in the window: 50th, 90th and 99th percentile; empty where none did."""
+    """Seconds to the first tokens that came in the window: 50th, 90th and 99th percentile; empty if there are none."""
     tpot: tuple[float, ...]
-    """Seconds per output token after the first, of requests that ended in the window: the same percentiles."""
+    """Seconds per output token after the first, of requests that ended in the window; the same percentiles."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -61,14 +62,14 @@ def window_of(
     stages: Sequence[StageShares],
     requests: Iterable[RequestTimes],
 ) -> SteadyWindow:
-    """The window between two times of a run.
+    """Compute the window between two times of a run.
 
     Args:
-        begin: seconds from the run's start.
-        end: the same.
-        tokens: output tokens up to each of the two.
-        stages: what each did between them.
-        requests: all of the run.
+        begin: Seconds from the start of the run to the start of the window.
+        end: Seconds from the start of the run to the end of the window.
+        tokens: The output tokens up to these two times.
+        stages: The shares of each stage's time between them.
+        requests: The times of all requests of the run.
     """
     first, per_token = [], []
     for each in requests:
@@ -90,22 +91,22 @@ def window_of(
 def simulated_window(
     record: SimulationRecord, intervals: Sequence[Interval], tokens: tuple[int, int]
 ) -> SteadyWindow:
-    """The window of a simulation between two sums of output tokens.
+    """Compute the window of a simulation between two numbers of output tokens.
 
     Args:
-        record: of the run.
-        intervals: of all its steps.
-        tokens: sums at the window's begin and end; at most the run's own.
+        record: The record of the run.
+        intervals: The intervals of all its steps.
+        tokens: The output tokens up to the window's start and end, at most those of the whole run.
 
     Raises:
-        SettingsError: no step ended between them.
+        SettingsError: No step ended between them.
     """
     times = [sample.time for sample in record.kv]
     sums = np.cumsum([sample.tokens for sample in record.kv])
     at = np.minimum(np.searchsorted(sums, tokens), len(sums) - 1)
     begin, end = times[at[0]], times[at[1]]
     if begin == end:
-        problem = f"only {tokens[1] - tokens[0]} output tokens came"
+        problem = f"only {tokens[1] - tokens[0]} output tokens came in the window"
         raise SettingsError("--seconds", problem, "ask for more, or for a longer --ramp")
     stages = []
     for stage in range(len(record.stage_busy)):
