@@ -21,8 +21,8 @@ class Predictor:
     def close(self) -> None: ...
 
 
-class Revised:
-    """Notes what a scheduler would be told."""
+class RecordingScheduler:
+    """Records the revised lengths in place of a scheduler."""
 
     def __init__(self) -> None:
         self.order: list[str] = []
@@ -37,15 +37,15 @@ def requests(count: int) -> list[tuple[str, PromptFeatures]]:
     return [(str(number), PromptFeatures(1, number + 1)) for number in range(count)]
 
 
-def test_nothing_is_revised_before_there_is_more_to_know() -> None:
-    scheduler: Any = Revised()
+def test_nothing_is_revised_before_the_predictor_has_learned_more() -> None:
+    scheduler: Any = RecordingScheduler()
     LengthRevision(Predictor(), scheduler).advance(lambda: requests(5))
     assert scheduler.order == []
 
 
 def test_a_long_queue_is_revised_oldest_first_over_several_steps() -> None:
     predictor = Predictor()
-    scheduler: Any = Revised()
+    scheduler: Any = RecordingScheduler()
     revision, queue = LengthRevision(predictor, scheduler), requests(1000)
     predictor.version = 2
     revision.advance(lambda: queue)
@@ -59,9 +59,9 @@ def test_a_long_queue_is_revised_oldest_first_over_several_steps() -> None:
     assert len(scheduler.order) == 1000
 
 
-def test_a_newer_version_starts_with_the_oldest_again() -> None:
+def test_a_newer_version_starts_again_with_the_oldest() -> None:
     predictor = Predictor()
-    scheduler: Any = Revised()
+    scheduler: Any = RecordingScheduler()
     revision, queue = LengthRevision(predictor, scheduler), requests(1000)
     predictor.version = 2
     revision.advance(lambda: queue)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tdpipe.controller.snapshot import StageClock
 
 
-def test_what_a_stage_did_not_compute_while_a_step_was_in_flight_is_bubble() -> None:
+def test_time_without_computing_while_a_step_is_in_flight_is_bubble() -> None:
     clock = StageClock(2)
     clock.started(10.0)
     clock.completed((3.0, 1.0), in_flight=0, now=14.0)
@@ -38,7 +38,7 @@ def test_overlapping_steps_are_counted_once() -> None:
         st.tuples(st.floats(0.0, 5.0), st.floats(0.0, 9.0), st.integers(0, 3)), max_size=30
     )
 )
-def test_no_figure_ever_falls(steps: list[tuple[float, float, int]]) -> None:
+def test_busy_and_bubble_never_decrease(steps: list[tuple[float, float, int]]) -> None:
     clock = StageClock(1)
     now, busy, bubble = 0.0, 0.0, 0.0
     for waited, seconds, in_flight in steps:
@@ -50,10 +50,10 @@ def test_no_figure_ever_falls(steps: list[tuple[float, float, int]]) -> None:
         busy, bubble = clock.busy[0], clock.bubble[0]
 
 
-def test_work_done_ahead_of_its_report_is_no_bubble_in_the_end() -> None:
-    """Stage 0 computes step 1 while stage 1 computes step 0, and reports it after."""
+def test_work_that_is_done_before_it_is_reported_is_no_bubble_in_the_end() -> None:
+    """Stage 0 computes step 1 while stage 1 computes step 0, and reports it later."""
     clock = StageClock(2)
     clock.started(0.0)
     for step in range(1, 101):
         clock.completed((1.0, 1.0), in_flight=int(step < 100), now=step + 1.0)
-    assert clock.bubble == (pytest.approx(1.0), pytest.approx(1.0))
+    assert clock.bubble == pytest.approx((1.0, 1.0))

@@ -9,8 +9,8 @@ from tdpipe.core.errors import PipelineError
 from tdpipe.core.request import FinishReason
 
 
-class Told:
-    """What the engine was told by the stream."""
+class RecordedStream:
+    """A stream and the calls that it makes to the engine."""
 
     def __init__(self) -> None:
         self.aborts = 0
@@ -25,8 +25,8 @@ def delta(*tokens: int, finish: FinishReason | None = None) -> TokenDelta:
     return TokenDelta(tokens, (None,) * len(tokens), finish)
 
 
-async def test_deltas_that_nobody_read_yet_come_as_one() -> None:
-    stream = Told().stream
+async def test_unread_deltas_are_merged_into_one() -> None:
+    stream = RecordedStream().stream
     stream.push(delta(1))
     stream.push(delta(2, 3))
     stream.push(delta(4, finish=FinishReason.LENGTH))
@@ -34,14 +34,14 @@ async def test_deltas_that_nobody_read_yet_come_as_one() -> None:
 
 
 async def test_a_reader_that_keeps_up_gets_each_delta() -> None:
-    stream = Told().stream
+    stream = RecordedStream().stream
     for token in (1, 2):
         stream.push(delta(token))
         assert await anext(stream) == delta(token)
 
 
 async def test_a_waiting_reader_is_woken_by_a_delta() -> None:
-    stream = Told().stream
+    stream = RecordedStream().stream
     reader = asyncio.create_task(anext(stream))
     await asyncio.sleep(0)
     stream.push(delta(7))
@@ -49,37 +49,37 @@ async def test_a_waiting_reader_is_woken_by_a_delta() -> None:
 
 
 async def test_an_abort_ends_a_waiting_reader() -> None:
-    told = Told()
+    recorded = RecordedStream()
 
     async def read() -> list[TokenDelta]:
-        return [each async for each in told.stream]
+        return [each async for each in recorded.stream]
 
     reader = asyncio.create_task(read())
     await asyncio.sleep(0)
-    told.stream.abort()
+    recorded.stream.abort()
     assert await reader == []
-    assert told.aborts == 1
+    assert recorded.aborts == 1
 
 
-async def test_the_engine_is_told_once() -> None:
-    told = Told()
-    told.stream.finish(3)
-    told.stream.finish(4)
-    told.stream.abort()
-    assert told.finishes == [3]
-    assert told.aborts == 0
+async def test_the_engine_is_called_once() -> None:
+    recorded = RecordedStream()
+    recorded.stream.finish(3)
+    recorded.stream.finish(4)
+    recorded.stream.abort()
+    assert recorded.finishes == [3]
+    assert recorded.aborts == 0
 
 
 async def test_an_output_that_was_read_to_its_end_needs_no_abort() -> None:
-    told = Told()
-    told.stream.push(delta(1, finish=FinishReason.STOP))
-    assert len([each async for each in told.stream]) == 1
-    told.stream.abort()
-    assert told.aborts == 0
+    recorded = RecordedStream()
+    recorded.stream.push(delta(1, finish=FinishReason.STOP))
+    assert len([each async for each in recorded.stream]) == 1
+    recorded.stream.abort()
+    assert recorded.aborts == 0
 
 
 async def test_a_failure_comes_after_the_tokens_before_it() -> None:
-    stream = Told().stream
+    stream = RecordedStream().stream
     stream.push(delta(1))
     stream.fail("stage 1 failed")
     assert await anext(stream) == delta(1)
@@ -89,7 +89,7 @@ async def test_a_failure_comes_after_the_tokens_before_it() -> None:
 
 
 async def test_a_failure_wakes_a_waiting_reader() -> None:
-    stream = Told().stream
+    stream = RecordedStream().stream
     reader = asyncio.create_task(anext(stream))
     await asyncio.sleep(0)
     stream.fail("the engine was closed")
@@ -98,7 +98,7 @@ async def test_a_failure_wakes_a_waiting_reader() -> None:
 
 
 async def test_a_failed_stream_has_nothing_to_abort() -> None:
-    told = Told()
-    told.stream.fail("gone")
-    told.stream.abort()
-    assert told.aborts == 0
+    recorded = RecordedStream()
+    recorded.stream.fail("gone")
+    recorded.stream.abort()
+    assert recorded.aborts == 0

@@ -1,17 +1,17 @@
-"""What a warm-up measures on fast and slow pipelines, and what the costs fitted from it say."""
+"""What a warm-up measures on fast and slow pipelines, and the costs that are fitted to it."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from tdpipe.controller import warm_up
 from tdpipe.controller.warm_up import WarmUp
 from tdpipe.core.capacity import Capacity
 from tdpipe.core.step import StepOutput
-from tdpipe.pipeline.base import StepResult
+from tdpipe.pipeline.base import StageDevice, StepResult
 from tdpipe.scheduling.cost_fit import fit_cost
 from tdpipe.scheduling.cost_model import CHUNK_TILE, CostModel, kv_reads
 
@@ -22,9 +22,10 @@ PER_CONTEXT = 2e-6
 
 
 class TimedPipeline:
-    """One stage whose steps take a time by its own clock, and some noise."""
+    """One stage whose steps take a known time of its own clock, with some noise."""
 
     stages = 1
+    devices: tuple[StageDevice, ...] = ()
 
     def __init__(self, capacity: Capacity, fixed: float, per_token: float) -> None:
         self.capacity = capacity
@@ -58,7 +59,7 @@ class TimedPipeline:
 def fitted(
     monkeypatch: pytest.MonkeyPatch, pipeline: TimedPipeline, budget: int = 512
 ) -> CostModel:
-    monkeypatch.setattr(warm_up.time, "monotonic", lambda: pipeline.now)
+    monkeypatch.setattr(time, "monotonic", lambda: pipeline.now)
     warming = WarmUp(pipeline, budget, 3.0)
     warming.run()
     assert pipeline.step_ids == list(range(warming.next_step))
@@ -92,7 +93,7 @@ def test_a_slow_pipeline_is_measured_at_one_token_and_at_the_budget(
 @pytest.mark.parametrize(
     "small", [capacity(blocks=85), capacity(blocks=4), capacity(slots=1), capacity(max_context=2)]
 )
-def test_a_small_cache_makes_no_wild_costs(
+def test_costs_from_a_small_cache_are_plausible(
     monkeypatch: pytest.MonkeyPatch, small: Capacity
 ) -> None:
     pipeline = TimedPipeline(small, 2e-3, 2e-5)

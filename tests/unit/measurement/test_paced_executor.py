@@ -1,4 +1,4 @@
-"""A paced stage takes the cost model's time, on a clock that only its own waiting moves."""
+"""A paced stage takes as long as the cost model says, on a clock that only its own waiting advances."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tdpipe.scheduling.cost_model import CostModel, StageCost
 from tests.support.step_driver import row_step, start_of
 
 STAGE = StageCost(np.array([1, 100], dtype=np.int32), np.array([0.01, 0.01]), 1e-5)
-NEAR = 5e-5
-"""The clock's looks at itself."""
-SLACK = 50e-6
-"""Seconds that a sleep is late by."""
+TOLERANCE = 5e-5
+"""Seconds that reading the clock takes in total."""
+SLEEP_DELAY = 50e-6
+"""Seconds by which a sleep ends late."""
 COST = CostModel((STAGE, StageCost(STAGE.table_tokens, 2 * STAGE.table_seconds)))
 
 
 class Clock:
-    """Sleeping passes the time, and each look at it a little."""
+    """A clock that advances while something sleeps, and a little with each reading."""
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.lateness = SLACK
+        self.sleep_delay = SLEEP_DELAY
 
     def monotonic(self) -> float:
         self.now += 1e-6
@@ -36,7 +36,7 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         assert seconds > 0
-        self.now += seconds + self.lateness
+        self.now += seconds + self.sleep_delay
 
 
 @pytest.fixture
@@ -68,14 +68,14 @@ def test_a_step_ends_when_the_cost_model_says(clock: Clock) -> None:
     first.apply(FIRST)
     hidden = first.forward(FIRST, None)
     first.synchronise()
-    assert clock.now - began == pytest.approx(0.01, abs=NEAR)
+    assert clock.now - began == pytest.approx(0.01, abs=TOLERANCE)
     assert hidden.shape == (3, 1)
     assert first.busy(0.5) == pytest.approx(0.01)
 
 
 def test_waking_up_late_does_not_add_up(clock: Clock) -> None:
     first = executor(0)
-    clock.lateness = 0.004
+    clock.sleep_delay = 0.004
     first.apply(FIRST)
     began = clock.now
     for number in range(10):
@@ -83,13 +83,13 @@ def test_waking_up_late_does_not_add_up(clock: Clock) -> None:
         first.forward(step, None)
         first.synchronise()
         first.apply(step)
-    clock.lateness = SLACK
+    clock.sleep_delay = SLEEP_DELAY
     first.forward(FIRST, None)
     first.synchronise()
-    assert clock.now - began == pytest.approx(11 * 0.01, abs=NEAR)
+    assert clock.now - began == pytest.approx(11 * 0.01, abs=TOLERANCE)
 
 
-def test_what_the_loop_does_between_two_steps_counts(clock: Clock) -> None:
+def test_time_that_the_loop_spends_between_two_steps_counts(clock: Clock) -> None:
     first = executor(0)
     first.apply(FIRST)
     began = clock.now
@@ -99,10 +99,10 @@ def test_what_the_loop_does_between_two_steps_counts(clock: Clock) -> None:
     first.apply(FIRST)
     first.forward(FIRST, None)
     first.synchronise()
-    assert clock.now - began == pytest.approx(0.023, abs=NEAR)
+    assert clock.now - began == pytest.approx(0.023, abs=TOLERANCE)
 
 
-def test_a_token_that_was_waited_for_counts_from_its_coming(clock: Clock) -> None:
+def test_a_step_that_waited_for_a_token_starts_when_it_comes(clock: Clock) -> None:
     first = executor(0)
     first.apply(FIRST)
     first.forward(FIRST, None)
@@ -112,35 +112,35 @@ def test_a_token_that_was_waited_for_counts_from_its_coming(clock: Clock) -> Non
     with pytest.raises(PipelineError, match="not been sampled"):
         first.forward(NEXT, None)
     clock.now += 0.005
-    came = clock.now
+    arrived = clock.now
     first.learn(TOKEN)
     assert not first.wants_tokens(NEXT)
     first.forward(NEXT, None)
     first.synchronise()
-    assert clock.now - came == pytest.approx(0.01 + 3e-5, abs=NEAR)
+    assert clock.now - arrived == pytest.approx(0.01 + 3e-5, abs=TOLERANCE)
 
 
-def test_activations_come_when_the_link_would_have_carried_them(clock: Clock) -> None:
+def test_activations_arrive_when_the_link_would_have_carried_them(clock: Clock) -> None:
     last = executor(1, Latencies(activations=0.001, activation_token=0.0005))
     last.apply(FIRST)
     sent = clock.now
-    clock.now += 0.002  # on the way they took longer than on the link, which is of no account
+    clock.now += 0.002  # this machine took longer than the link would, which does not count
     last.sample(FIRST, last.forward(FIRST, sent_at(sent)))
     last.synchronise()
-    assert clock.now - sent == pytest.approx(0.02 + 0.0025, abs=NEAR)
+    assert clock.now - sent == pytest.approx(0.02 + 0.0025, abs=TOLERANCE)
 
 
-def test_activations_that_waited_hold_nothing_up(clock: Clock) -> None:
+def test_activations_that_arrived_earlier_delay_nothing(clock: Clock) -> None:
     last = executor(1, Latencies(activations=0.001, activation_token=0.0005))
     began = clock.now
     last.apply(FIRST)
     last.sample(FIRST, last.forward(FIRST, sent_at(began - 5.0)))
     last.synchronise()
-    assert clock.now - began == pytest.approx(0.02, abs=NEAR)
+    assert clock.now - began == pytest.approx(0.02, abs=TOLERANCE)
 
 
 @pytest.mark.usefixtures("clock")
-def test_a_request_ends_at_the_length_that_its_first_token_tells() -> None:
+def test_a_request_ends_at_the_length_that_its_first_token_states() -> None:
     last = executor(1)
     tokens, known, now = [], [4, 1, 1], torch.zeros((3, 1), dtype=torch.float64)
     step = row_step(0, [(2, 0, 3, True)], (start_of(2, 7, known),), [(2, 5)])
@@ -165,6 +165,6 @@ def test_a_request_that_was_preempted_ends_at_the_same_length() -> None:
 
 
 @pytest.mark.usefixtures("clock")
-def test_an_impossible_step_is_refused_as_by_a_real_stage() -> None:
+def test_an_impossible_step_is_refused_as_on_a_real_stage() -> None:
     with pytest.raises(PipelineError, match="without a sequence"):
         executor(0).forward(row_step(0, [(0, 0, 1, True)]), None)

@@ -1,4 +1,4 @@
-"""What profiling finds out about a pipeline whose times are known."""
+"""Profiling of a pipeline whose times are known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tdpipe.core.capacity import Capacity
 from tdpipe.core.latencies import Latencies
 from tdpipe.measurement.profile_fit import ProfileFit, fit_profile
-from tdpipe.measurement.profiling import Kind, Measurements, Profiling
+from tdpipe.measurement.profiling import Measurements, Profiling, StepKind
 from tdpipe.scheduling.cost_model import CostModel, MixingCost, StageCost
 from tests.support.timeline_pipeline import TimelinePipeline
 
@@ -19,7 +19,7 @@ CAPACITY = Capacity(blocks=4_000, block_size=16, slots=64, max_context=2_048)
 LATENCIES = Latencies(step=2e-4, activations=1e-4, activation_token=1e-6, feedback=2e-4)
 PER_KV = (2e-7, 1e-7)
 PER_SAMPLED = 5e-5
-"""On the last stage."""
+"""Seconds per sampled token on the last stage."""
 
 
 def staircase(scale: float, per_kv: float, per_sampled: float = 0.0) -> StageCost:
@@ -63,7 +63,7 @@ def test_the_edges_of_the_staircase_are_found(
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01])
-def test_reading_of_kv_is_priced_on_each_stage(
+def test_the_cost_of_reading_kv_is_found_on_each_stage(
     monkeypatch: pytest.MonkeyPatch, noise: float
 ) -> None:
     _, _, fit = measured(monkeypatch, noise=noise)
@@ -72,7 +72,7 @@ def test_reading_of_kv_is_priced_on_each_stage(
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01])
-def test_sampling_is_priced_on_the_stage_that_samples(
+def test_the_cost_of_sampling_is_found_on_the_stage_that_samples(
     monkeypatch: pytest.MonkeyPatch, noise: float
 ) -> None:
     _, _, fit = measured(monkeypatch, noise=noise)
@@ -81,16 +81,16 @@ def test_sampling_is_priced_on_the_stage_that_samples(
     assert last == pytest.approx(PER_SAMPLED, rel=0.15)
 
 
-def test_chunks_and_mixed_steps_are_priced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_costs_of_chunks_and_mixed_steps_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, fit = measured(monkeypatch)
     assert fit.chunk_tile == pytest.approx(32, abs=1)
     assert fit.mixing.seconds == pytest.approx(0.003, rel=0.05)
     assert fit.mixing.decode_context == pytest.approx(1.5, rel=0.05)
-    assert set(fit.errors) == set(Kind)
+    assert set(fit.errors) == set(StepKind)
     assert max(error.worst for error in fit.errors.values()) < 0.02, fit.errors
 
 
-def test_messages_are_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_latencies_of_messages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     _, measurements, _ = measured(monkeypatch)
     found = measurements.latencies
     assert found.step == pytest.approx(LATENCIES.step, rel=0.05)
@@ -104,13 +104,13 @@ def test_steps_are_measured_with_all_stages_busy_and_numbered_without_gaps(
 ) -> None:
     pipeline, measurements, _ = measured(monkeypatch)
     assert [step.id for step in pipeline.steps] == list(range(len(pipeline.steps)))
-    decode = measurements.steps[Kind.DECODE]
+    decode = measurements.steps[StepKind.DECODE]
     waits = sum(after.submitted >= before.done for before, after in pairwise(decode))
     assert waits < len(decode) / 10
     assert pipeline.most_in_flight >= pipeline.stages + 1
 
 
-def test_it_ends_about_when_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_ends_about_on_time(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = CostModel(tuple(StageCost(s.table_tokens, 30 * s.table_seconds) for s in TRUTH.stages))
     pipeline, _, fit = measured(monkeypatch, cost=slow, seconds=30.0)
     assert pipeline.now < 90.0
@@ -129,7 +129,7 @@ def test_it_ends_about_when_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=str,
 )
-def test_a_small_cache_is_never_overrun(monkeypatch: pytest.MonkeyPatch, small: Capacity) -> None:
+def test_a_small_cache_is_never_exceeded(monkeypatch: pytest.MonkeyPatch, small: Capacity) -> None:
     pipeline, _, fit = measured(monkeypatch, capacity=small, seconds=5.0)
     held: dict[int, int] = {}
     for step in pipeline.steps:

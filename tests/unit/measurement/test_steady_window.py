@@ -14,7 +14,7 @@ from tdpipe.simulation.record import KVSample, RequestTimes, SimulationRecord
 from tdpipe.simulation.stage_timeline import Interval
 
 
-def test_only_what_came_in_the_window_counts() -> None:
+def test_only_tokens_of_the_window_count() -> None:
     requests = [
         RequestTimes(0.0, 11, first=1.0, end=3.0),
         RequestTimes(0.0, 11, first=4.0, end=12.0),
@@ -32,8 +32,8 @@ def test_a_window_without_requests_has_no_percentiles() -> None:
     assert (window.ttft, window.tpot) == ((), ())
 
 
-def simulated(tokens: tuple[int, int]) -> SteadyWindow:
-    """A step a second, of ten tokens; stage 0 computes half of the time, stage 1 always."""
+def window_between(tokens: tuple[int, int]) -> SteadyWindow:
+    """Simulate one step of ten tokens per second; stage 0 computes half of the time, stage 1 always."""
     intervals = [
         Interval(n, Phase.DECODE, 10, (float(n), n + 0.5), (n + 0.5, n + 1.5)) for n in range(10)
     ]
@@ -43,8 +43,8 @@ def simulated(tokens: tuple[int, int]) -> SteadyWindow:
     return simulated_window(record, intervals, tokens)
 
 
-def test_a_simulation_is_cut_at_the_same_tokens() -> None:
-    window = simulated((20, 70))
+def test_a_simulation_is_measured_between_the_same_tokens() -> None:
+    window = window_between((20, 70))
     assert (window.begin, window.seconds, window.tokens) == pytest.approx((2.5, 5.0, 50))
     assert [stage.busy for stage in window.stages] == pytest.approx([0.5, 1.0])
     assert [stage.bubble for stage in window.stages] == pytest.approx([0.5, 0.0])
@@ -52,4 +52,4 @@ def test_a_simulation_is_cut_at_the_same_tokens() -> None:
 
 def test_a_window_in_which_no_step_ended_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"^--seconds: only 3 output tokens came"):
-        simulated((22, 25))
+        window_between((22, 25))

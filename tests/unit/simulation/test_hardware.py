@@ -9,7 +9,7 @@ from tdpipe.simulation.hardware import CATALOGUE, Hardware, parse_hardware
 
 
 @given(st.integers(1, 64), st.sampled_from(CATALOGUE), st.booleans())
-def test_a_number_and_a_name_are_so_many_of_that_gpu(
+def test_a_number_and_a_name_are_that_many_gpus(
     count: int, hardware: Hardware, lower: bool
 ) -> None:
     name = hardware.name.lower() if lower else hardware.name
@@ -21,7 +21,7 @@ def test_a_name_alone_is_one_gpu() -> None:
 
 
 @pytest.mark.parametrize("text", ["4xV100", "4x", "", "x", "L20x4"])
-def test_what_is_not_known_is_refused_with_the_names_that_are(text: str) -> None:
+def test_an_unknown_gpu_is_refused_with_the_known_names(text: str) -> None:
     with pytest.raises(SettingsError) as refused:
         parse_hardware(text)
     assert refused.value.field == "--hardware"

@@ -63,7 +63,7 @@ def test_an_unknown_model_is_refused_with_the_names_that_are_known() -> None:
         assert sizes.name in str(refused.value)
 
 
-def test_a_config_gives_the_shape_of_the_model_that_is_known_by_name() -> None:
+def test_a_config_gives_the_same_sizes_as_the_known_model() -> None:
     assert sizes_of_config(QWEN_32B, "qwen2.5-32b") == find_model("qwen2.5-32b")
 
 

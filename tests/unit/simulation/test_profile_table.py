@@ -49,15 +49,13 @@ def test_a_table_is_read_in_seconds(tmp_path: Path, text: str) -> None:
         ("Total Length,Execute Time\n1,2\n99999999999,25\n", "line 3.*to at most"),
     ],
 )
-def test_a_bad_table_is_refused_by_what_is_wrong_with_it(
-    tmp_path: Path, text: str, problem: str
-) -> None:
+def test_a_bad_table_is_refused_with_its_problem(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(SettingsError, match=problem) as refused:
         read_time_table(written(tmp_path, text), "--profile")
     assert refused.value.field == "--profile"
 
 
-def test_what_is_no_file_of_text_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="No such file"):
         read_time_table(tmp_path / "absent.csv", "--profile")
     with pytest.raises(SettingsError, match="directory"):

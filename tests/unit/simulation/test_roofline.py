@@ -64,7 +64,7 @@ def time_of(
     return pipeline_cost(hardware, sizes, stages).step_time(count, context)
 
 
-def test_estimates_are_near_to_what_an_l20_took() -> None:
+def test_estimates_are_close_to_measured_l20_times() -> None:
     error = fit_error(measured())
     assert error.mean == pytest.approx(FITTED_ERROR.mean, abs=0.005)
     assert error.worst <= FITTED_ERROR.worst
@@ -166,9 +166,11 @@ def test_reading_kv_takes_its_bytes_over_the_bandwidth() -> None:
     assert reading == pytest.approx(10_000 * 819_200 / 4 / kv_bandwidth(L20))
 
 
-@pytest.mark.parametrize(("name", "room"), [("llama-2-13b", 171_000), ("qwen2.5-32b", 366_000)])
-def test_four_l20_hold_as_much_kv_as_the_reference_counts(name: str, room: int) -> None:
-    assert kv_capacity_tokens(L20, find_model(name), 4) == pytest.approx(room, rel=0.04)
+@pytest.mark.parametrize(
+    ("name", "kv_tokens"), [("llama-2-13b", 171_000), ("qwen2.5-32b", 366_000)]
+)
+def test_four_l20_hold_as_much_kv_as_the_reference_counts(name: str, kv_tokens: int) -> None:
+    assert kv_capacity_tokens(L20, find_model(name), 4) == pytest.approx(kv_tokens, rel=0.04)
 
 
 def test_the_fullest_stage_limits_kv() -> None:

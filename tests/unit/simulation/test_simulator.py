@@ -51,7 +51,7 @@ def run(
     return Simulator(scheduler, timeline, jobs).run(), timeline
 
 
-def test_one_request_takes_every_stage_once_a_token() -> None:
+def test_one_request_takes_every_stage_once_per_token() -> None:
     record, _ = run("temporal", [job(8, 5)], flat_cost(3, 0.01))
     assert record.seconds == pytest.approx(5 * 3 * 0.01)
     assert record.requests[0].first == pytest.approx(3 * 0.01)
@@ -59,8 +59,8 @@ def test_one_request_takes_every_stage_once_a_token() -> None:
 
 
 def test_latencies_are_paid_on_the_way() -> None:
-    late = Latencies(step=1.0, activations=0.1, activation_token=0.01, feedback=2.0)
-    record, _ = run("temporal", [job(10, 1)], flat_cost(2, 0.5), latencies=late)
+    latencies = Latencies(step=1.0, activations=0.1, activation_token=0.01, feedback=2.0)
+    record, _ = run("temporal", [job(10, 1)], flat_cost(2, 0.5), latencies=latencies)
     assert record.seconds == pytest.approx(1.0 + 0.5 + 0.1 + 10 * 0.01 + 0.5 + 2.0)
 
 
@@ -91,7 +91,7 @@ def test_a_request_is_not_started_before_it_arrives() -> None:
 
 @pytest.mark.parametrize("policy", POLICY_NAMES)
 @pytest.mark.parametrize("blocks", [24, 1_000])
-def test_every_policy_serves_every_job_whatever_it_knows(policy: str, blocks: int) -> None:
+def test_every_policy_serves_every_job_with_uncertain_lengths(policy: str, blocks: int) -> None:
     draw = np.random.default_rng(3)
     unsure = LengthDistribution((10, 50, 120))
     jobs = [

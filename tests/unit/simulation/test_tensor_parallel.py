@@ -30,7 +30,7 @@ def test_one_gpu_takes_the_whole_model_s_time() -> None:
     assert cost.step_time(64, 1000) == pytest.approx(0.045)
 
 
-def test_two_all_reduces_a_layer_come_on_top_of_a_share_of_the_work() -> None:
+def test_two_all_reduces_per_layer_add_to_a_share_of_the_work() -> None:
     cost = tensor_parallel_cost(L20, 4, 40, 5120, MEASURED, per_context=1e-6, kv_heads=40)
     steps, share = 6, 64 * 5120 * 2 / 4
     exchange = 40 * 2 * steps * (L20.peer_latency + share / L20.peer_bandwidth)
@@ -45,9 +45,9 @@ def test_gpus_beyond_the_kv_heads_read_and_hold_copies() -> None:
     assert slopes == pytest.approx([0.00025, 0.00025])
     grouped = find_model("qwen2.5-7b")
     assert grouped.kv_heads == 4
-    room = [tensor_parallel_kv_tokens(L20, grouped, gpus) for gpus in (4, 8)]
+    kv_tokens = [tensor_parallel_kv_tokens(L20, grouped, gpus) for gpus in (4, 8)]
     freed = 2 * grouped.parameters / 8 * 4 / grouped.kv_bytes(2)
-    assert room[1] - room[0] == pytest.approx(freed, abs=2)
+    assert kv_tokens[1] - kv_tokens[0] == pytest.approx(freed, abs=2)
 
 
 def test_a_ring_moves_nearly_twice_the_activations() -> None:
@@ -75,7 +75,7 @@ def test_the_roofline_s_table_does_as_well_as_a_measured_one(gpus: int, tokens: 
     assert cost.step_time(tokens, 0) >= least * (1 - 1e-9)
 
 
-def test_shared_weights_leave_no_less_room_for_kv_than_a_pipeline_s_fullest_stage() -> None:
+def test_tensor_parallelism_holds_at_least_as_much_kv_as_a_pipeline() -> None:
     for name in ("llama-2-13b", "qwen2.5-32b"):
         sizes = find_model(name)
         assert tensor_parallel_kv_tokens(L20, sizes, 4) >= kv_capacity_tokens(L20, sizes, 4)

@@ -1,4 +1,4 @@
-"""Traces as they are published, and what is drawn of them."""
+"""Published traces, and samples of them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def new_york() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("new_york")
-def test_times_of_any_zone_and_resolution_are_of_one_clock(tmp_path: Path) -> None:
+def test_times_of_any_zone_and_resolution_are_comparable(tmp_path: Path) -> None:
     stamps = ("00:00:00.0000000", "00:00:01+00:00", "02:00:02.5000000+02:00", "00:00:03.1Z")
     lines = "".join(f"2023-11-05 {stamp},1,1\n" for stamp in stamps)
     rows = read_trace(write(tmp_path, "TIMESTAMP,ContextTokens,GeneratedTokens\n" + lines))
@@ -101,6 +101,6 @@ def test_offline_samples_are_distinct_rows_that_come_at_once() -> None:
     assert drawn != sample(rows, 100, 2, arrivals=False)
 
 
-def test_more_than_there_is_cannot_be_drawn() -> None:
+def test_more_requests_than_the_trace_has_cannot_be_drawn() -> None:
     with pytest.raises(SettingsError, match="--requests"):
         sample(synthetic_trace(), 10**6, 0, arrivals=False)
