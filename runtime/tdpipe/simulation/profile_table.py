@@ -71,7 +71,7 @@ def read_time_table(path: Path, option: str) -> TimeTable:
         ascends = (tokens[-1] if tokens else 0) < count <= _MAX_TOKENS
         if not ascends or not 0 < milliseconds < math.inf:
             problem = f"line {line} of {path} has {count} tokens and {milliseconds} ms"
-            remedy = f"let tokens ascend from 1 to at most {_MAX_TOKENS}, and times be above 0"
+            remedy = f"give ascending tokens from 1 to at most {_MAX_TOKENS}, and times above 0"
             raise SettingsError(option, problem, remedy)
         tokens.append(count)
         seconds.append(milliseconds / 1e3)
