@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from catboost import CatBoostClassifier, CatBoostRegressor
 
-from tdpipe.prediction.length_model import OUTCOMES, bounded
+from tdpipe.core.lengths import OUTCOMES
+from tdpipe.prediction.length_model import bounded
 from tdpipe.prediction.survival_curve import survival_curve
 from tdpipe.prediction.training import train
 

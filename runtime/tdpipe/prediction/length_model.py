@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from tdpipe.prediction.training_rows import LengthArray
     from tdpipe.prediction.tree_ensemble import FloatRows, TreeEnsemble
 
-OUTCOMES = 32
-"""Equally likely lengths that are predicted."""
-
 OutcomeRows = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tdpipe.core.errors import SettingsError
+from tdpipe.core.lengths import OUTCOMES
 from tdpipe.prediction.input_vector import INPUTS
-from tdpipe.prediction.length_model import OUTCOMES, LengthModel
+from tdpipe.prediction.length_model import LengthModel
 from tdpipe.prediction.tree_ensemble import TreeEnsemble
 
 if TYPE_CHECKING:

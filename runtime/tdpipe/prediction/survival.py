@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tdpipe.core.lengths import LengthDistribution
+from tdpipe.core.lengths import OUTCOMES, LengthDistribution
 from tdpipe.prediction.survival_curve import survival_curve
 
 if TYPE_CHECKING:
     from tdpipe.prediction.features import PromptFeatures
 
-_OUTCOMES = 32
 _FIRST_LESSON = 8
 
 
@@ -34,7 +33,7 @@ class SurvivalPredictor:
         self._seen = 0
         self._next_lesson = _FIRST_LESSON
         self._version = 0
-        self._means = [math.inf] * _OUTCOMES
+        self._means = [math.inf] * OUTCOMES
 
     @property
     def version(self) -> int:
@@ -59,7 +58,7 @@ class SurvivalPredictor:
         if self._seen >= self._next_lesson:
             count = min(self._seen, len(self._lengths))
             curve = survival_curve(self._lengths[:count], self._complete[:count])
-            self._means = curve.slices(_OUTCOMES).tolist()
+            self._means = curve.slices(OUTCOMES).tolist()
             self._version += 1
             self._next_lesson += count
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tdpipe.core.errors import TDPipeError
-from tdpipe.prediction.length_model import OUTCOMES, LengthModel, bounded
+from tdpipe.core.lengths import OUTCOMES
+from tdpipe.prediction.length_model import LengthModel, bounded
 from tdpipe.prediction.score import Score, score
 from tdpipe.prediction.survival_curve import survival_curve
 from tdpipe.prediction.tree_ensemble import TreeEnsemble, read_catboost

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tdpipe.core.lengths import OUTCOMES
+
 if TYPE_CHECKING:
     from tdpipe.core.lengths import LengthDistribution
     from tdpipe.core.request import Request
     from tdpipe.core.step import IntArray
-
-OUTCOMES = 32
-"""Equally likely output lengths that the forecast keeps of each distribution."""
 
 
 @dataclass(slots=True, eq=False)

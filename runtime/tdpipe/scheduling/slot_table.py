@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tdpipe.scheduling.sequence import OUTCOMES
+from tdpipe.core.lengths import OUTCOMES
 
 if TYPE_CHECKING:
     from tdpipe.core.step import IntArray

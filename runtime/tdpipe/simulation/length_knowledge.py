@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 import numpy as np
 
 from tdpipe.core.errors import SettingsError
-from tdpipe.core.lengths import LengthDistribution
+from tdpipe.core.lengths import OUTCOMES, LengthDistribution
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Knowledge = Literal["oracle", "classifier", "mean"]
-OUTCOMES = 32
-"""Number of equally likely lengths of a predicted distribution."""
 _CLASS_PERCENTILES = (25, 50, 75, 99)
 """Percentiles of the output length that separate the classes of TD-Pipe's predictor."""
 ACCURACY = 0.546

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tdpipe.core.lengths import OUTCOMES
 from tdpipe.prediction.catboost_predictor import CatBoostPredictor
 from tdpipe.prediction.features import PromptFeatures
 from tdpipe.prediction.input_vector import INPUTS
-from tdpipe.prediction.length_model import OUTCOMES, LengthModel
+from tdpipe.prediction.length_model import LengthModel
 from tdpipe.prediction.score import Score
 from tdpipe.prediction.training import TrainingFailedError
 from tdpipe.prediction.tree_ensemble import TreeEnsemble

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from tdpipe.core.errors import SettingsError
+from tdpipe.core.lengths import OUTCOMES
 from tdpipe.prediction import model_file
 from tdpipe.prediction.input_vector import INPUTS
-from tdpipe.prediction.length_model import OUTCOMES, LengthModel
+from tdpipe.prediction.length_model import LengthModel
 from tdpipe.prediction.model_file import decode_model, encode_model, read_model
 from tdpipe.prediction.tree_ensemble import TreeEnsemble
 

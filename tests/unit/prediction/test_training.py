@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tdpipe.prediction.length_model import OUTCOMES
+from tdpipe.core.lengths import OUTCOMES
 from tdpipe.prediction.score import score
 from tdpipe.prediction.training import TrainingFailedError, judge, train
 from tests.unit.prediction.prompts import essays

@@ -5,14 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tdpipe.core.capacity import Capacity
-from tdpipe.core.lengths import LengthDistribution
+from tdpipe.core.lengths import OUTCOMES, LengthDistribution
 from tdpipe.core.request import Request
 from tdpipe.core.step import Step
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.forecast import KVForecast
 from tdpipe.scheduling.policies.temporal import TemporalPolicy
 from tdpipe.scheduling.scheduler import Scheduler
-from tdpipe.scheduling.sequence import OUTCOMES, Sequence, outcomes_of
+from tdpipe.scheduling.sequence import Sequence, outcomes_of
 
 Work = list[tuple[int, int]]
 
