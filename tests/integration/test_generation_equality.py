@@ -7,7 +7,6 @@ policies admit too much and preempt; the token budget is below most prompts, so 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from tdpipe.core.settings import load_settings
 from tdpipe.model.description import describe_model
 from tdpipe.pipeline.checkpoint_stages import CheckpointStages
 from tdpipe.pipeline.start import start_pipeline
+from tdpipe.prediction.fixed_lengths import FixedLengths
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tdpipe.prediction.features import PromptFeatures
 
 POLICIES = ("temporal", "hybrid", "adaptive", "throttled", "separate", "reference")
 BACKENDS = ("sdpa", "cpu")
@@ -37,20 +36,8 @@ STAGES = (1, 2, 3, 4)
 PROMPTS = [30, 3, 41, 17, 1, 12, 26, 9]
 OUTPUT = 20
 LONGEST = max(PROMPTS) + OUTPUT
-
-
-@dataclass(frozen=True, slots=True)
-class Optimist:
-    """Predicts next to nothing, so that a forecast admits too much."""
-
-    version: int = 0
-
-    def predict(self, features: PromptFeatures) -> LengthDistribution:  # noqa: ARG002 - the protocol's
-        return LengthDistribution((2,))
-
-    def observe(self, features: PromptFeatures, output_tokens: int, *, complete: bool) -> None: ...
-
-    def close(self) -> None: ...
+# Far shorter than the real outputs, so that the forecast admits too many requests and some are preempted.
+TOO_SHORT = LengthDistribution((2,))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +65,9 @@ def tight_engine(path: Path, policy: str, stages: int, backend: str) -> Engine:
     scheduler = Scheduler(
         make_policy(settings.scheduler), pipeline.capacity, proportional_cost(stages)
     )
-    return Engine(pipeline, scheduler, Optimist(), planned.description.sizes.vocab_size)
+    return Engine(
+        pipeline, scheduler, FixedLengths(TOO_SHORT), planned.description.sizes.vocab_size
+    )
 
 
 async def answers(engine: Engine, examples: tuple[Example, ...]) -> list[list[int]]:

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from tdpipe.controller.engine import Engine
-from tdpipe.controller.told_lengths import ToldLengths
 from tdpipe.core.errors import SettingsError
 from tdpipe.core.latencies import Latencies
 from tdpipe.core.lengths import LengthDistribution
@@ -22,6 +21,7 @@ from tdpipe.measurement.paced_run import PacedPlan, compare_paced, run_paced
 from tdpipe.measurement.paced_stages import PacedStages
 from tdpipe.pipeline.in_process import start_in_process
 from tdpipe.pipeline.ray_host import start_on_ray
+from tdpipe.prediction.fixed_lengths import FixedLengths
 from tdpipe.scheduling.cost_model import CostModel, StageCost
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
@@ -49,11 +49,11 @@ def make_jobs(count: int) -> list[Job]:
 
 
 async def outputs(
-    engine: Engine, told: ToldLengths, jobs: list[Job]
+    engine: Engine, predictor: FixedLengths, jobs: list[Job]
 ) -> list[tuple[int, FinishReason | None]]:
     async def one(number: int, job: Job) -> tuple[int, FinishReason | None]:
         prompt = (job.output_tokens, *((OUTPUT,) * (job.prompt_tokens - 1)))
-        told.tell(job.lengths)
+        predictor.lengths = job.lengths
         stream = engine.submit(
             prompt, job.max_tokens, SamplingParams(), frozenset({END}), str(number)
         )
@@ -65,10 +65,10 @@ async def outputs(
 
 def serve(pipeline: StagePipeline, paced: PacedPlan) -> list[tuple[int, FinishReason | None]]:
     scheduler = Scheduler(make_policy(paced.scheduler), paced.capacity, paced.cost)
-    told = ToldLengths()
-    engine = Engine(pipeline, scheduler, told, paced.capacity.max_context + 1)
+    predictor = FixedLengths()
+    engine = Engine(pipeline, scheduler, predictor, paced.capacity.max_context + 1)
     try:
-        return asyncio.run(outputs(engine, told, list(paced.jobs)))
+        return asyncio.run(outputs(engine, predictor, list(paced.jobs)))
     finally:
         engine.close()
 

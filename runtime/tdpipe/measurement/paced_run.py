@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from tdpipe.controller.engine import Engine
-from tdpipe.controller.told_lengths import ToldLengths
 from tdpipe.core.capacity import Capacity
 from tdpipe.core.errors import SettingsError
 from tdpipe.core.sampling import SamplingParams
@@ -29,6 +28,7 @@ from tdpipe.measurement.steady_window import (
     window_of,
 )
 from tdpipe.pipeline.in_process import start_in_process
+from tdpipe.prediction.fixed_lengths import FixedLengths
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
 from tdpipe.simulation.record import RequestTimes
@@ -149,11 +149,11 @@ def run_paced(
     """
     pipeline = _start(plan, progress, in_process=in_process)
     scheduler = TimedScheduler(make_policy(plan.scheduler), plan.capacity, plan.cost)
-    told = ToldLengths()
-    engine = Engine(pipeline, scheduler, told, vocab_size=plan.capacity.max_context + 1)
+    predictor = FixedLengths()
+    engine = Engine(pipeline, scheduler, predictor, vocab_size=plan.capacity.max_context + 1)
     progress(f"serving {len(plan.jobs)} requests for {ramp + seconds:g} s")
     try:
-        return asyncio.run(_Measurement(engine, scheduler, told, plan.jobs).run(ramp, seconds))
+        return asyncio.run(_Measurement(engine, scheduler, predictor, plan.jobs).run(ramp, seconds))
     finally:
         engine.close()
 
@@ -191,11 +191,15 @@ class _Measurement:
     """Serves the jobs and takes the marks at the start and the end of the window."""
 
     def __init__(
-        self, engine: Engine, scheduler: TimedScheduler, told: ToldLengths, jobs: Sequence[Job]
+        self,
+        engine: Engine,
+        scheduler: TimedScheduler,
+        predictor: FixedLengths,
+        jobs: Sequence[Job],
     ) -> None:
         self._engine = engine
         self._scheduler = scheduler
-        self._told = told
+        self._predictor = predictor
         self._jobs = jobs
         self._times = [RequestTimes(job.arrival, job.output_tokens) for job in jobs]
         self._tokens = 0
@@ -233,7 +237,7 @@ class _Measurement:
             await asyncio.sleep(self._start + job.arrival - time.monotonic())
         # Paced stages take the output length from the first token.
         prompt = (job.output_tokens, *((OUTPUT,) * (job.prompt_tokens - 1)))
-        self._told.tell(job.lengths)
+        self._predictor.lengths = job.lengths
         stream = self._engine.submit(prompt, job.max_tokens, SamplingParams(), _STOP, str(number))
         async for delta in stream:
             now = time.monotonic() - self._start

@@ -5,20 +5,14 @@ from typing import Any
 from tdpipe.controller.length_revision import LengthRevision
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.prediction.features import PromptFeatures
+from tdpipe.prediction.fixed_lengths import FixedLengths
 
 
-class Predictor:
-    """Predicts its own version."""
-
-    def __init__(self) -> None:
-        self.version = 1
+class Predictor(FixedLengths):
+    """Predicts a length that depends on its version."""
 
     def predict(self, features: PromptFeatures) -> LengthDistribution:
         return LengthDistribution((self.version * features.max_tokens,))
-
-    def observe(self, features: PromptFeatures, output_tokens: int, *, complete: bool) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class RecordingScheduler:
@@ -39,12 +33,12 @@ def requests(count: int) -> list[tuple[str, PromptFeatures]]:
 
 def test_nothing_is_revised_before_the_predictor_has_learned_more() -> None:
     scheduler: Any = RecordingScheduler()
-    LengthRevision(Predictor(), scheduler).advance(lambda: requests(5))
+    LengthRevision(Predictor(version=1), scheduler).advance(lambda: requests(5))
     assert scheduler.order == []
 
 
 def test_a_long_queue_is_revised_oldest_first_over_several_steps() -> None:
-    predictor = Predictor()
+    predictor = Predictor(version=1)
     scheduler: Any = RecordingScheduler()
     revision, queue = LengthRevision(predictor, scheduler), requests(1000)
     predictor.version = 2
@@ -60,7 +54,7 @@ def test_a_long_queue_is_revised_oldest_first_over_several_steps() -> None:
 
 
 def test_a_newer_version_starts_again_with_the_oldest() -> None:
-    predictor = Predictor()
+    predictor = Predictor(version=1)
     scheduler: Any = RecordingScheduler()
     revision, queue = LengthRevision(predictor, scheduler), requests(1000)
     predictor.version = 2
