@@ -18,7 +18,7 @@ from tdpipe.core.sampling import SamplingParams
 from tdpipe.core.settings import PipelineSettings
 from tdpipe.core.step import Phase
 from tdpipe.pipeline.in_process import start_in_process
-from tdpipe.prediction.survival import SurvivalPredictor
+from tdpipe.prediction.survival_predictor import SurvivalPredictor
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
 from tdpipe.scheduling.policies.hybrid import HybridPolicy

@@ -11,8 +11,8 @@ from tdpipe.cli.output_file import check_output, write_output
 from tdpipe.core.errors import SettingsError, TDPipeError
 
 if TYPE_CHECKING:
+    from tdpipe.prediction.evaluation import Evaluation
     from tdpipe.prediction.training_rows import TrainingRows
-    from tdpipe.prediction.verdict import Verdict
 
 EPILOG = """\b
 Each line is one finished request, in the order in which the requests arrived:
@@ -30,8 +30,6 @@ Example:
   TDPIPE_PREDICTOR__PATH=lengths.npz tdpipe serve
 """
 _MIN_ROWS = 200
-_HELD_OUT_DIVISOR = 5
-"""One row in this many is held out for the evaluation."""
 _SUM_SIZES = (32, 128, 512)
 """Numbers of requests whose summed output length is predicted in the evaluation."""
 
@@ -45,49 +43,49 @@ def train_predictor(
 ) -> None:
     """Train a predictor of output lengths, and evaluate it on held-out rows."""
     from tdpipe.prediction.model_file import encode_model
-    from tdpipe.prediction.row_file import read_rows
+    from tdpipe.prediction.request_log import read_request_log
 
     check_output(output, "--output")
-    rows = read_rows(data, "--data")
+    rows = read_request_log(data, "--data")
     if len(rows) < _MIN_ROWS:
         problem = f"{data} has {len(rows)} rows, too few to train on and to evaluate with"
         raise SettingsError("--data", problem, f"give at least {_MIN_ROWS}")
-    verdict = _judge(rows, seed)
-    typer.echo(_table(verdict))
-    if verdict.choice != "candidate":
+    evaluation = _evaluate(rows, seed)
+    typer.echo(_table(evaluation))
+    if evaluation.choice != "candidate":
         raise TDPipeError(
             f"the predictor is hardly better than always predicting the mean, so {output} is not written; "
             "give more rows, or rows whose prompts say more about the output length"
         )
-    write_output(output, encode_model(verdict.candidate), "--output")
+    write_output(output, encode_model(evaluation.candidate), "--output")
     typer.echo(f"\nwrote {output}; to serve with it, set predictor.path")
 
 
-def _judge(rows: TrainingRows, seed: int) -> Verdict:
+def _evaluate(rows: TrainingRows, seed: int) -> Evaluation:
     import os
 
     import numpy as np
 
-    from tdpipe.prediction.training import judge
+    from tdpipe.prediction.training import HELD_OUT_DIVISOR, train_and_evaluate
 
     # The rows are drawn at random, because nothing guarantees the order of the file.
     order = np.random.default_rng(seed).permutation(len(rows))
-    cut = len(rows) // _HELD_OUT_DIVISOR
-    newer, older = rows.at(order[:cut]), rows.at(order[cut:])
-    return judge(older, newer, None, threads=len(os.sched_getaffinity(0)))
+    cut = len(rows) // HELD_OUT_DIVISOR
+    held_out, training = rows.select(order[:cut]), rows.select(order[cut:])
+    return train_and_evaluate(training, held_out, None, threads=len(os.sched_getaffinity(0)))
 
 
-def _table(verdict: Verdict) -> str:
+def _table(evaluation: Evaluation) -> str:
     names = {"candidate": "predictor", "mean": "always the mean"}
-    sums = [count for count in _SUM_SIZES if count <= verdict.judged]
+    sums = [count for count in _SUM_SIZES if count <= evaluation.held_out_rows]
     header = ["", "pinball loss, tokens", *(f"error of the sum of {count}" for count in sums)]
     lines = [
-        f"trained on {verdict.trained} rows, evaluated on {verdict.judged} held-out rows",
+        f"trained on {evaluation.training_rows} rows, evaluated on {evaluation.held_out_rows} held-out rows",
         "",
         f"|{' | '.join(header)} |",
         "|---" * len(header) + "|",
     ]
-    for choice, score in verdict.scores.items():
+    for choice, score in evaluation.scores.items():
         errors = " | ".join(f"{score.sum_error(count):.1%}" for count in sums)
         lines.append(f"| {names[choice]} | {score.pinball:.1f} | {errors} |")
     return "\n".join(lines)

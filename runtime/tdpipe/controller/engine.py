@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tdpipe.core.sampling import SamplingParams
     from tdpipe.pipeline.base import Pipeline, StepResult
-    from tdpipe.prediction.base import LengthPredictor
+    from tdpipe.prediction.length_predictor import LengthPredictor
     from tdpipe.scheduling.scheduler import Scheduler
 
 _log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from tdpipe.prediction.base import LengthPredictor
     from tdpipe.prediction.features import PromptFeatures
+    from tdpipe.prediction.length_predictor import LengthPredictor
     from tdpipe.scheduling.scheduler import Scheduler
 
 _REVISIONS_PER_STEP = 16

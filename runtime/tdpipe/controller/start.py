@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tdpipe.core.settings import PredictorSettings, Settings
     from tdpipe.pipeline.base import Pipeline
-    from tdpipe.prediction.base import LengthPredictor
+    from tdpipe.prediction.length_predictor import LengthPredictor
 
 _WARM_UP_SECONDS = 3.0
 _PROFILED_WARM_UP_SECONDS = 0.5

@@ -1,1 +1,1 @@
-"""How long outputs will be: predictors hand the scheduler plain distributions."""
+"""Prediction of output lengths: predictors give the scheduler plain distributions and learn from finished requests."""

@@ -1,7 +1,7 @@
-"""A trained model: trees for the expected length, and how lengths spread around it.
+"""A trained length model: trees predict the expected length, and measured spreads turn it into a distribution.
 
-Sums over many requests are what the KV forecast needs, so the trees give means, and the spread is measured on requests
-that the trees had not seen: apart for short and long expectations, as multiples of them.
+The KV forecast needs sums over many requests, so the trees predict means. How lengths spread around a mean is measured
+on requests that the trees were not trained on, separately for short and long expected lengths.
 """
 
 from __future__ import annotations
@@ -15,42 +15,51 @@ from tdpipe.core.lengths import LengthDistribution
 
 if TYPE_CHECKING:
     from tdpipe.core.step import FloatArray
-    from tdpipe.prediction.input_vector import InputVector
+    from tdpipe.prediction.features import FeatureVector
     from tdpipe.prediction.training_rows import LengthArray
     from tdpipe.prediction.tree_ensemble import FloatRows, TreeEnsemble
 
 OutcomeRows = np.ndarray[tuple[int, int], np.dtype[np.int64]]
+"""[n, outcomes] equally likely lengths of n requests, in tokens, ascending in each row."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LengthModel:
-    """See the module."""
+    """Predicts distributions of output lengths from feature vectors."""
 
     trees: TreeEnsemble
-    """Give the square root of the expected length in tokens, on which scale errors are about equally large."""
-    levels: FloatArray
-    """[shapes - 1] expected lengths that separate those with different spreads, ascending."""
-    shapes: FloatRows
-    """[shapes, OUTCOMES] equally likely multiples of the expected length, ascending; infinite where none was seen to
-    end."""
+    """Trees for the square root of the expected length in tokens, a scale on which errors are about equally large."""
+    bucket_edges: FloatArray
+    """[buckets - 1] expected lengths that separate the buckets, ascending."""
+    bucket_spreads: FloatRows
+    """[buckets, OUTCOMES] equally likely ratios of actual to expected length, ascending; infinite for the share of
+    outputs that no training row shows to end."""
 
-    def expect(self, rows: FloatRows) -> FloatArray:
-        """[n] expected lengths in tokens, before their spread corrects them, for input vectors [n, inputs]."""
-        return np.maximum(self.trees.evaluate(rows), 1.0) ** 2
+    def expected_lengths(self, rows: FloatRows) -> FloatArray:
+        """Return [n] expected lengths in tokens, before the spread is applied, for feature vectors [n, features]."""
+        return np.maximum(self.trees.predict(rows), 1.0) ** 2
 
-    def outcomes(self, rows: FloatRows, bounds: LengthArray) -> OutcomeRows:
-        """[n, OUTCOMES] equally likely lengths, ascending, for input vectors [n, inputs] and `max_tokens` [n]."""
-        expected = self.expect(rows)
-        shapes = self.shapes[np.searchsorted(self.levels, expected)]
-        return bounded(expected[:, None] * shapes, bounds)
+    def outcomes(self, rows: FloatRows, max_tokens: LengthArray) -> OutcomeRows:
+        """Predict the output lengths of several requests.
 
-    def predict(self, vector: InputVector, bound: int) -> LengthDistribution:
-        """The length of one request's output."""
-        outcomes = self.outcomes(vector[None], np.array([bound]))
+        Args:
+            rows: [n, features] feature vectors.
+            max_tokens: [n] maximum number of output tokens of each request.
+
+        Returns:
+            [n, OUTCOMES] equally likely lengths, ascending.
+        """
+        expected = self.expected_lengths(rows)
+        spreads = self.bucket_spreads[np.searchsorted(self.bucket_edges, expected)]
+        return clip_lengths(expected[:, None] * spreads, max_tokens)
+
+    def predict(self, vector: FeatureVector, max_tokens: int) -> LengthDistribution:
+        """Predict the output length of one request."""
+        outcomes = self.outcomes(vector[None], np.array([max_tokens]))
         return LengthDistribution(tuple(outcomes[0].tolist()))
 
 
-def bounded(lengths: np.ndarray, bounds: LengthArray) -> OutcomeRows:
-    """[n, outcomes] lengths in whole tokens, at least 1 and none above its request's `max_tokens`."""
-    within: OutcomeRows = np.clip(np.rint(lengths), 1, bounds[:, None]).astype(np.int64)
-    return within
+def clip_lengths(lengths: np.ndarray, max_tokens: LengthArray) -> OutcomeRows:
+    """Round [n, outcomes] lengths to whole tokens between 1 and each request's `max_tokens`."""
+    clipped: OutcomeRows = np.clip(np.rint(lengths), 1, max_tokens[:, None]).astype(np.int64)
+    return clipped

@@ -1,4 +1,4 @@
-"""A length model as a file of plain arrays (numpy's .npz), which can hold no code."""
+"""Storage of a length model as plain arrays in numpy's .npz format, which cannot contain code."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ import numpy as np
 
 from tdpipe.core.errors import SettingsError
 from tdpipe.core.lengths import OUTCOMES
-from tdpipe.prediction.input_vector import INPUTS
+from tdpipe.prediction.features import FEATURE_NAMES
 from tdpipe.prediction.length_model import LengthModel
 from tdpipe.prediction.tree_ensemble import TreeEnsemble
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_REMEDY = "give a file made by tdpipe train-predictor"
+_REMEDY = "give a file that was written by tdpipe train-predictor"
 
 
 def encode_model(model: LengthModel) -> bytes:
-    """A file's content."""
+    """Return the content of a model file."""
     stream = io.BytesIO()
     np.savez(
         stream,
-        names=np.array(INPUTS),
+        names=np.array(FEATURE_NAMES),
         inputs=model.trees.inputs,
         borders=model.trees.borders,
         leaves=model.trees.leaves,
         bias=np.array(model.trees.bias),
-        levels=model.levels,
-        shapes=model.shapes,
+        levels=model.bucket_edges,
+        shapes=model.bucket_spreads,
     )
     return stream.getvalue()
 
 
 def decode_model(content: bytes) -> LengthModel:
-    """The model in a file.
+    """Read a model from the content of a model file.
 
     Raises:
-        ValueError: there is none, or it is for inputs of another version; the text says which.
+        ValueError: The content is not a model, or the model was trained on other features. The text completes a
+            sentence that starts with the file's name.
     """
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
@@ -52,34 +53,34 @@ def decode_model(content: bytes) -> LengthModel:
             arrays["leaves"].astype(np.float32),
             float(arrays["bias"]),
         )
-        levels, shapes = arrays["levels"].astype(np.float64), arrays["shapes"].astype(np.float32)
+        edges, spreads = arrays["levels"].astype(np.float64), arrays["shapes"].astype(np.float32)
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError("is no length model") from error
-    if names != INPUTS:
-        raise ValueError("was made by a version of tdpipe that reads prompts differently")
+        raise ValueError("is not a length model") from error
+    if names != FEATURE_NAMES:
+        raise ValueError("was written by a version of tdpipe that uses other features")
     trees_and_depth = trees.inputs.shape
-    fits = (
+    consistent = (
         trees.inputs.ndim == 2
         and trees.borders.shape == trees_and_depth
         and trees.leaves.shape == (trees_and_depth[0], 1 << trees_and_depth[1])
-        and bool(((trees.inputs >= 0) & (trees.inputs < len(INPUTS))).all())
-        and levels.ndim == 1
-        and shapes.shape == (len(levels) + 1, OUTCOMES)
+        and bool(((trees.inputs >= 0) & (trees.inputs < len(FEATURE_NAMES))).all())
+        and edges.ndim == 1
+        and spreads.shape == (len(edges) + 1, OUTCOMES)
     )
-    if not fits:
-        raise ValueError("is no length model: its arrays do not fit together")
-    return LengthModel(trees, levels, shapes)
+    if not consistent:
+        raise ValueError("is not a length model: the shapes of its arrays do not match")
+    return LengthModel(trees, edges, spreads)
 
 
 def read_model(file: Path, setting: str) -> LengthModel:
-    """The model that `encode_model` made.
+    """Read a model file.
 
     Args:
-        file: where it was written to.
-        setting: which named the file, for errors.
+        file: Path of the file.
+        setting: Name of the setting that gives the path, for error messages.
 
     Raises:
-        SettingsError: the file cannot be read or is no such model.
+        SettingsError: The file cannot be read or is not a model that this version can use.
     """
     try:
         return decode_model(file.read_bytes())

@@ -1,7 +1,7 @@
-"""Retraining from finished requests while the engine serves.
+"""Training on finished requests while the engine serves.
 
-Training runs in a process of its own at the lowest priority, and the thread here only waits for it, so neither the
-engine's loop nor the interpreter's lock is ever held up.
+Training runs in a separate process at the lowest priority. The thread started here only waits for it, so training
+delays neither the engine's loop nor other threads of its process.
 """
 
 from __future__ import annotations
@@ -16,38 +16,43 @@ from tdpipe.prediction.reservoir import Reservoir
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tdpipe.prediction.input_vector import InputVector
+    from tdpipe.prediction.evaluation import Evaluation
+    from tdpipe.prediction.features import FeatureVector
     from tdpipe.prediction.length_model import LengthModel
     from tdpipe.prediction.training_rows import TrainingRows
-    from tdpipe.prediction.verdict import Verdict
 
 _log = logging.getLogger(__name__)
-_FIRST_LESSON = 512
-_JOIN_SECONDS = 5.0
+_MIN_ROWS = 512
+"""Number of finished requests before the first training, unless the capacity is smaller."""
+_JOIN_TIMEOUT_SECONDS = 5.0
 
 
 class Trainer(Protocol):
-    """Trains somewhere else."""
+    """Trains models outside of the engine's threads."""
 
-    def train(self, rows: TrainingRows, incumbent: LengthModel | None) -> Verdict:
-        """Train on older rows and judge by the newest; blocks until it is done.
+    def train(self, rows: TrainingRows, incumbent: LengthModel | None) -> Evaluation:
+        """Train on the older rows and evaluate on the newest; returns when this is done.
+
+        Args:
+            rows: Finished requests, oldest first.
+            incumbent: Model in use, which is evaluated on the same rows.
 
         Raises:
-            TDPipeError: it failed, or was stopped.
+            TDPipeError: Training failed or was stopped.
         """
 
     def stop(self) -> None:
-        """End what `train` does, from any thread. Idempotent."""
+        """Stop a running `train`; may be called on any thread. Idempotent."""
 
 
 class OnlineTraining:
-    """Collects finished requests and lets a trainer learn from them, once in a while.
+    """Collects finished requests and starts trainings on them at growing intervals.
 
     Args:
-        capacity: rows that are kept.
-        trainer: does the work.
-        incumbent: the model in use, of which a new one is judged beside.
-        adopt: takes what turned out best; called on a thread of this object's.
+        capacity: Maximum number of rows that are kept.
+        trainer: Trainer that creates new models.
+        incumbent: Function that returns the model in use.
+        on_trained: Function that is called with each evaluation, on the training thread.
     """
 
     def __init__(
@@ -55,43 +60,43 @@ class OnlineTraining:
         capacity: int,
         trainer: Trainer,
         incumbent: Callable[[], LengthModel | None],
-        adopt: Callable[[Verdict], None],
+        on_trained: Callable[[Evaluation], None],
     ) -> None:
         self._reservoir = Reservoir(capacity)
         self._capacity = capacity
         self._trainer = trainer
         self._incumbent = incumbent
-        self._adopt = adopt
-        self._next_lesson = min(_FIRST_LESSON, capacity)
+        self._on_trained = on_trained
+        self._next_training = min(_MIN_ROWS, capacity)
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def add(self, vector: InputVector, length: int, bound: int, *, complete: bool) -> None:
-        """One more row, see `Reservoir.add`; training starts when there are half as many again as the last time."""
-        self._reservoir.add(vector, length, bound, complete=complete)
-        seen = self._reservoir.seen
-        busy = self._thread is not None and self._thread.is_alive()
-        if seen < self._next_lesson or busy or self._closed:
+    def add(self, vector: FeatureVector, length: int, max_tokens: int, *, complete: bool) -> None:
+        """Add a row as `Reservoir.add` does; a training starts when there are half as many more as at the last one."""
+        self._reservoir.add(vector, length, max_tokens, complete=complete)
+        added = self._reservoir.added
+        running = self._thread is not None and self._thread.is_alive()
+        if added < self._next_training or running or self._closed:
             return
-        self._next_lesson = seen + min(seen, self._capacity) // 2
+        self._next_training = added + min(added, self._capacity) // 2
         self._thread = threading.Thread(
-            target=self._learn, args=(self._reservoir.rows(),), name="training", daemon=True
+            target=self._train, args=(self._reservoir.rows(),), name="training", daemon=True
         )
         self._thread.start()
 
     def close(self) -> None:
-        """End a training that runs. Idempotent."""
+        """Stop a running training and start no more. Idempotent."""
         self._closed = True
         self._trainer.stop()
         if self._thread is not None:
-            self._thread.join(_JOIN_SECONDS)
+            self._thread.join(_JOIN_TIMEOUT_SECONDS)
 
-    def _learn(self, rows: TrainingRows) -> None:
+    def _train(self, rows: TrainingRows) -> None:
         try:
-            verdict = self._trainer.train(rows, self._incumbent())
+            evaluation = self._trainer.train(rows, self._incumbent())
         except TDPipeError as error:
             if not self._closed:
                 _log.warning("length predictor: training failed: %s", error)
             return
-        _log.info("length predictor: %s", verdict)
-        self._adopt(verdict)
+        _log.info("length predictor: %s", evaluation)
+        self._on_trained(evaluation)

@@ -1,7 +1,7 @@
-"""A bounded memory of finished requests that fades instead of ending at a fixed age.
+"""A bounded set of finished requests in which older ones become rarer.
 
-Each new row takes the place of a random one, so a row's chance to be there still halves with every 0.7 capacities of
-newer ones: enough variety to learn from, and no request is remembered for ever.
+Each new row replaces a random one, so the probability that a row is still present halves with every 0.7 capacities of
+newer rows. The set stays varied enough to train on, and no request is kept forever.
 """
 
 from __future__ import annotations
@@ -11,44 +11,44 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tdpipe.prediction.input_vector import INPUTS
+from tdpipe.prediction.features import FEATURE_NAMES
 from tdpipe.prediction.training_rows import TrainingRows
 
 if TYPE_CHECKING:
-    from tdpipe.prediction.input_vector import InputVector
+    from tdpipe.prediction.features import FeatureVector
 
 
 class Reservoir:
     """Rows to train on.
 
     Args:
-        capacity: rows at most; each takes about 700 bytes.
-        seed: of which rows are replaced.
+        capacity: Maximum number of rows; each takes about 700 bytes.
+        seed: Seed for the choice of the rows that are replaced.
     """
 
     def __init__(self, capacity: int, seed: int = 0) -> None:
         self._rows = TrainingRows(
-            np.zeros((capacity, len(INPUTS)), dtype=np.float32),
+            np.zeros((capacity, len(FEATURE_NAMES)), dtype=np.float32),
             np.zeros(capacity, dtype=np.int64),
             np.zeros(capacity, dtype=np.bool_),
             np.zeros(capacity, dtype=np.int64),
         )
-        self._numbers = np.zeros(capacity, dtype=np.int64)
+        self._order = np.zeros(capacity, dtype=np.int64)
         self._random = Random(seed)
-        self.seen = 0
-        """Rows that were ever added."""
+        self.added = 0
+        """Number of rows added so far, including those that were replaced."""
 
-    def add(self, vector: InputVector, length: int, bound: int, *, complete: bool) -> None:
-        """One more row: an output's tokens, its `max_tokens`, and whether it ended by itself."""
+    def add(self, vector: FeatureVector, length: int, max_tokens: int, *, complete: bool) -> None:
+        """Add one row; see `TrainingRows` for its values."""
         capacity = len(self._rows)
-        at = self.seen if self.seen < capacity else self._random.randrange(capacity)
-        self._rows.vectors[at] = vector
-        self._rows.lengths[at], self._rows.bounds[at] = length, bound
-        self._rows.complete[at] = complete
-        self._numbers[at] = self.seen
-        self.seen += 1
+        index = self.added if self.added < capacity else self._random.randrange(capacity)
+        self._rows.vectors[index] = vector
+        self._rows.lengths[index], self._rows.max_tokens[index] = length, max_tokens
+        self._rows.complete[index] = complete
+        self._order[index] = self.added
+        self.added += 1
 
     def rows(self) -> TrainingRows:
-        """A copy of the rows, oldest first."""
-        held = min(self.seen, len(self._rows))
-        return self._rows.at(np.argsort(self._numbers[:held]))
+        """Return a copy of the rows, oldest first."""
+        count = min(self.added, len(self._rows))
+        return self._rows.select(np.argsort(self._order[:count]))

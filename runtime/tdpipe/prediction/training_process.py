@@ -1,7 +1,7 @@
-"""Training in a process of its own, at the lowest priority: `python -m tdpipe.prediction.training_process`.
+"""Training in a separate process at the lowest priority: `python -m tdpipe.prediction.training_process`.
 
-It reads arrays from standard input, writes arrays to standard output, and knows nothing of the engine. CatBoost and
-what that imports stay out of the engine's process.
+The process reads arrays from standard input and writes arrays to standard output. The engine's process never imports
+CatBoost and its dependencies.
 """
 
 from __future__ import annotations
@@ -15,36 +15,33 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from tdpipe.prediction.evaluation import Choice, Evaluation, Score
 from tdpipe.prediction.model_file import decode_model, encode_model
-from tdpipe.prediction.score import Score
-from tdpipe.prediction.training import TrainingFailedError, judge
+from tdpipe.prediction.training import HELD_OUT_DIVISOR, TrainingFailedError, train_and_evaluate
 from tdpipe.prediction.training_rows import TrainingRows
-from tdpipe.prediction.verdict import Choice, Verdict
 
 if TYPE_CHECKING:
     from tdpipe.prediction.length_model import LengthModel
 
 _LOWEST_PRIORITY = 19
-_JUDGES = 5
-"""One in so many rows judges: the newest."""
-_MOST_TOLD = 500
-"""Characters of a failed process's last words."""
+_MAX_ERROR_CHARACTERS = 500
+"""Number of characters at the end of a failed process's error output that go into the error message."""
 
 
 class TrainingProcess:
-    """A `Trainer` that starts a process for each training."""
+    """A `Trainer` that starts a new process for each training."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
-    def train(self, rows: TrainingRows, incumbent: LengthModel | None) -> Verdict:
+    def train(self, rows: TrainingRows, incumbent: LengthModel | None) -> Evaluation:
         """See `Trainer.train`.
 
         Raises:
-            TrainingFailedError: the process failed, or was stopped.
+            TrainingFailedError: The process failed or was stopped.
         """
-        # In a session of its own, a Ctrl-C on the terminal does not reach it.
+        # A new session, so that a Ctrl-C on the terminal does not reach the process.
         try:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tdpipe.prediction.training_process"],
@@ -54,16 +51,18 @@ class TrainingProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            raise TrainingFailedError(f"no process can be started: {error}") from error
+            raise TrainingFailedError(f"cannot start a process: {error}") from error
         self._process = process
         if self._stopped:
             process.kill()
-        answer, complaint = process.communicate(_encode_task(rows, incumbent))
+        answer, error_output = process.communicate(_encode_task(rows, incumbent))
         self._process = None
         if process.returncode:
-            said = complaint.decode(errors="replace").strip()[-_MOST_TOLD:]
-            raise TrainingFailedError(said or f"its process ended with {process.returncode}")
-        return _decode_verdict(answer)
+            message = error_output.decode(errors="replace").strip()[-_MAX_ERROR_CHARACTERS:]
+            raise TrainingFailedError(
+                message or f"the process ended with exit code {process.returncode}"
+            )
+        return _decode_evaluation(answer)
 
     def stop(self) -> None:
         """See `Trainer.stop`."""
@@ -73,18 +72,20 @@ class TrainingProcess:
 
 
 def main() -> None:
-    """Do the task on standard input."""
+    """Train on the rows from standard input and write the evaluation to standard output."""
     os.nice(_LOWEST_PRIORITY)
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever CatBoost may print
+    # CatBoost may print, which must not mix with the answer.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     rows, incumbent = _decode_task(sys.stdin.buffer.read())
-    older = len(rows) - len(rows) // _JUDGES
+    split = len(rows) - len(rows) // HELD_OUT_DIVISOR
+    training, held_out = rows.select(slice(split)), rows.select(slice(split, None))
     try:
-        verdict = judge(rows.at(slice(older)), rows.at(slice(older, None)), incumbent)
+        evaluation = train_and_evaluate(training, held_out, incumbent)
     except TrainingFailedError as error:
         sys.exit(str(error))
     with answer:
-        answer.write(_encode_verdict(verdict))
+        answer.write(_encode_evaluation(evaluation))
 
 
 def _encode_task(rows: TrainingRows, incumbent: LengthModel | None) -> bytes:
@@ -95,7 +96,7 @@ def _encode_task(rows: TrainingRows, incumbent: LengthModel | None) -> bytes:
         vectors=rows.vectors,
         lengths=rows.lengths,
         complete=rows.complete,
-        bounds=rows.bounds,
+        max_tokens=rows.max_tokens,
         incumbent=np.frombuffer(model, dtype=np.uint8),
     )
     return stream.getvalue()
@@ -104,36 +105,35 @@ def _encode_task(rows: TrainingRows, incumbent: LengthModel | None) -> bytes:
 def _decode_task(task: bytes) -> tuple[TrainingRows, LengthModel | None]:
     with np.load(io.BytesIO(task), allow_pickle=False) as stored:
         rows = TrainingRows(
-            stored["vectors"], stored["lengths"], stored["complete"], stored["bounds"]
+            stored["vectors"], stored["lengths"], stored["complete"], stored["max_tokens"]
         )
         model = stored["incumbent"].tobytes()
     return rows, decode_model(model) if model else None
 
 
-def _encode_verdict(verdict: Verdict) -> bytes:
+def _encode_evaluation(evaluation: Evaluation) -> bytes:
     stream = io.BytesIO()
     np.savez(
         stream,
-        choice=np.array(verdict.choice),
-        candidate=np.frombuffer(encode_model(verdict.candidate), dtype=np.uint8),
-        rivals=np.array(list(verdict.scores)),
-        scores=np.array([astuple(each) for each in verdict.scores.values()]),
-        rows=np.array([verdict.trained, verdict.judged]),
+        choice=np.array(evaluation.choice),
+        candidate=np.frombuffer(encode_model(evaluation.candidate), dtype=np.uint8),
+        choices=np.array(list(evaluation.scores)),
+        scores=np.array([astuple(each) for each in evaluation.scores.values()]),
+        rows=np.array([evaluation.training_rows, evaluation.held_out_rows]),
     )
     return stream.getvalue()
 
 
-def _decode_verdict(answer: bytes) -> Verdict:
+def _decode_evaluation(answer: bytes) -> Evaluation:
     with np.load(io.BytesIO(answer), allow_pickle=False) as stored:
+        names, errors = stored["choices"].tolist(), stored["scores"].tolist()
         scores = {
-            cast("Choice", name): Score(*figures)
-            for name, figures in zip(
-                stored["rivals"].tolist(), stored["scores"].tolist(), strict=True
-            )
+            cast("Choice", name): Score(*each) for name, each in zip(names, errors, strict=True)
         }
-        trained, judged = stored["rows"].tolist()
         choice = cast("Choice", str(stored["choice"]))
-        return Verdict(choice, decode_model(stored["candidate"].tobytes()), scores, trained, judged)
+        candidate = decode_model(stored["candidate"].tobytes())
+        training_rows, held_out_rows = stored["rows"].tolist()
+        return Evaluation(choice, candidate, scores, training_rows, held_out_rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Finished requests as arrays: what a model is trained on and judged by."""
+"""Finished requests as arrays, on which a model is trained and evaluated."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ if TYPE_CHECKING:
     from tdpipe.prediction.tree_ensemble import FloatRows
 
 LengthArray = np.ndarray[tuple[int], np.dtype[np.int64]]
-NO_BOUND = 2**31 - 1
-"""`max_tokens` of a request that names none."""
+NO_MAX_TOKENS = 2**31 - 1
+"""Value of `max_tokens` for a request that sets no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
-    """Requests that ended, oldest first."""
+    """Finished requests, oldest first."""
 
     vectors: FloatRows
-    """[n, inputs], see `input_vector`."""
+    """[n, features] feature vectors, see `feature_vector`."""
     lengths: LengthArray
-    """[n] tokens generated, at least 1."""
+    """[n] number of tokens generated, each at least 1."""
     complete: BoolArray
-    """[n] whether an output ended by itself, or was cut off by its bound or its client."""
-    bounds: LengthArray
-    """[n] `max_tokens`."""
+    """[n] False where `max_tokens` or the client cut the output off."""
+    max_tokens: LengthArray
+    """[n] maximum number of output tokens of each request."""
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def at(self, chosen: LengthArray | BoolArray | slice) -> TrainingRows:
-        """Some of the rows, by index."""
+    def select(self, rows: LengthArray | BoolArray | slice) -> TrainingRows:
+        """Return some of the rows, chosen as in numpy indexing."""
         return TrainingRows(
-            self.vectors[chosen], self.lengths[chosen], self.complete[chosen], self.bounds[chosen]
+            self.vectors[rows], self.lengths[rows], self.complete[rows], self.max_tokens[rows]
         )
 
     @property
-    def known(self) -> BoolArray:
-        """[n] whether the length within the bound is known: all but those that a client cut off."""
-        return self.complete | (self.lengths >= self.bounds)
+    def length_known(self) -> BoolArray:
+        """[n] whether the length up to `max_tokens` is known, which is False if the client cut the output off."""
+        return self.complete | (self.lengths >= self.max_tokens)

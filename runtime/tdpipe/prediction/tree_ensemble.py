@@ -1,7 +1,7 @@
 """CatBoost's trees as plain arrays, evaluated by numpy.
 
-A row costs some tens of microseconds, several times less than through CatBoost's own interface, and the engine's
-process needs neither the package nor what that brings along: only training does.
+A row takes tens of microseconds, several times less than through CatBoost's own interface, and the engine's process
+does not have to import CatBoost: only training does.
 """
 
 from __future__ import annotations
@@ -16,32 +16,33 @@ if TYPE_CHECKING:
 
 FloatRows = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 IndexRows = np.ndarray[tuple[int, int], np.dtype[np.int32]]
-_ROWS_AT_ONCE = 256
-"""So that what is looked up stays in the processor's caches."""
+_ROWS_PER_BATCH = 256
+"""Number of rows that are evaluated together, small enough for their data to stay in the processor's caches."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TreeEnsemble:
-    """Oblivious trees: every node of a level asks the same question."""
+    """Oblivious trees: all nodes at one depth test the same feature against the same border."""
 
     inputs: IndexRows
-    """[trees, depth] which input a level asks about. Its answer is a bit of the leaf's number, the first the lowest."""
+    """[trees, depth] index of the feature that is tested at each depth. The result is one bit of the leaf's index; the
+    first depth gives the lowest bit."""
     borders: FloatRows
-    """[trees, depth] the answer is whether the input is above this; not-a-number is not."""
+    """[trees, depth] border of each test, which is true if the feature is greater. NaN is not greater."""
     leaves: FloatRows
-    """[trees, 2 ** depth]"""
+    """[trees, 2 ** depth] value of each leaf."""
     bias: float
-    """Added to the sum of the trees' leaves."""
+    """Constant that is added to the sum of the trees' leaves."""
 
-    def evaluate(self, rows: FloatRows) -> FloatArray:
-        """[n] values of rows [n, inputs]."""
+    def predict(self, rows: FloatRows) -> FloatArray:
+        """Return [n] predicted values for feature vectors [n, features]."""
         values = np.empty(len(rows))
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
-            values[part] = self._evaluate(rows[part])
+        for start in range(0, len(rows), _ROWS_PER_BATCH):
+            batch = slice(start, start + _ROWS_PER_BATCH)
+            values[batch] = self._predict_batch(rows[batch])
         return values
 
-    def _evaluate(self, rows: FloatRows) -> FloatArray:
+    def _predict_batch(self, rows: FloatRows) -> FloatArray:
         trees, depth = self.inputs.shape
         above = rows[:, self.inputs] > self.borders
         leaf = above @ (1 << np.arange(depth, dtype=np.int32))
@@ -49,17 +50,17 @@ class TreeEnsemble:
         return values + self.bias
 
 
-def read_catboost(exported: dict[str, Any]) -> TreeEnsemble:
-    """The trees of a model that CatBoost exported as JSON.
+def convert_catboost(exported: dict[str, Any]) -> TreeEnsemble:
+    """Convert a model that CatBoost exported as JSON.
 
     Args:
-        exported: of a model with one output, numeric inputs and symmetric trees.
+        exported: Parsed JSON of a model with one output, numeric features and symmetric trees.
     """
     trees = exported["oblivious_trees"]
     scale, (bias,) = exported["scale_and_bias"]
     depth = max(len(tree["splits"] or ()) for tree in trees)
     inputs = np.zeros((len(trees), depth), dtype=np.int32)
-    # A tree of fewer levels asks the missing ones about what nothing is above.
+    # The missing levels of a shallower tree test against infinity, which is never true.
     borders = np.full((len(trees), depth), np.inf, dtype=np.float32)
     leaves = np.zeros((len(trees), 1 << depth), dtype=np.float32)
     for number, tree in enumerate(trees):

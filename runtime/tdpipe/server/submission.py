@@ -9,7 +9,7 @@ from tdpipe.core.capacity import Capacity
 from tdpipe.core.errors import RequestError
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.prediction.features import PromptFeatures
-from tdpipe.prediction.text_numbers import TextNumbers
+from tdpipe.prediction.text_features import TextFeatures
 from tdpipe.server.call import Call
 from tdpipe.server.context import RequestContext
 from tdpipe.server.detokenizer import Detokenizer
@@ -26,7 +26,7 @@ class TokenizedPrompt:
     """A prompt in the form that the engine takes, made outside the event loop."""
 
     tokens: tuple[int, ...]
-    text: TextNumbers | None = None
+    text: TextFeatures | None = None
     """Features of the prompt's text for the length predictor; None if the client sent token ids."""
 
 

@@ -1,13 +1,12 @@
-"""Requests whose output lengths follow from their prompts, but for some noise."""
+"""Requests whose output lengths follow from their prompts, with some noise."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tdpipe.prediction.features import PromptFeatures
-from tdpipe.prediction.input_vector import input_vector
-from tdpipe.prediction.tenants import TenantHistory
-from tdpipe.prediction.text_numbers import describe_text
+from tdpipe.prediction.features import PromptFeatures, feature_vector
+from tdpipe.prediction.tenant_history import TenantHistory
+from tdpipe.prediction.text_features import extract_text_features
 from tdpipe.prediction.training_rows import TrainingRows
 
 
@@ -15,16 +14,16 @@ def prompt_of(number: int) -> str:
     return f"Write an essay of {number} words."
 
 
-def features_of(number: int, bound: int) -> PromptFeatures:
-    return PromptFeatures(10, bound, text=describe_text(prompt_of(number)))
+def features_of(number: int, max_tokens: int) -> PromptFeatures:
+    return PromptFeatures(10, max_tokens, text=extract_text_features(prompt_of(number)))
 
 
-def essays(count: int, seed: int, bound: int = 4096) -> TrainingRows:
-    """Essays of 5 to 400 words: as many tokens, a fifth more or less, cut off at the bound."""
+def essays(count: int, seed: int, max_tokens: int = 4096) -> TrainingRows:
+    """Essays of 5 to 400 words, each word one token give or take a fifth, cut off at `max_tokens`."""
     random = np.random.default_rng(seed)
     numbers = random.integers(5, 401, size=count)
     tokens = np.maximum(np.rint(numbers * random.normal(1.0, 0.2, size=count)), 1).astype(np.int64)
     tenants = TenantHistory()
-    vectors = np.stack([input_vector(features_of(int(n), bound), tenants) for n in numbers])
-    lengths = np.minimum(tokens, bound)
-    return TrainingRows(vectors, lengths, tokens < bound, np.full(count, bound))
+    vectors = np.stack([feature_vector(features_of(int(n), max_tokens), tenants) for n in numbers])
+    lengths = np.minimum(tokens, max_tokens)
+    return TrainingRows(vectors, lengths, tokens < max_tokens, np.full(count, max_tokens))

@@ -7,36 +7,36 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tdpipe.prediction.training import TrainingFailedError, judge
+from tdpipe.prediction.training import TrainingFailedError, train_and_evaluate
 from tdpipe.prediction.training_process import TrainingProcess
 from tests.unit.prediction.prompts import essays
 
 
-def test_another_process_comes_to_the_same_verdict() -> None:
+def test_another_process_returns_the_same_evaluation() -> None:
     rows = essays(600, seed=1)
-    verdict = TrainingProcess().train(rows, None)
-    here = judge(rows.at(slice(480)), rows.at(slice(480, None)), None)
-    assert verdict.choice == here.choice == "candidate"
-    assert verdict.scores == here.scores
-    assert (verdict.trained, verdict.judged) == (480, 120)
+    evaluation = TrainingProcess().train(rows, None)
+    here = train_and_evaluate(rows.select(slice(480)), rows.select(slice(480, None)), None)
+    assert evaluation.choice == here.choice == "candidate"
+    assert evaluation.scores == here.scores
+    assert (evaluation.training_rows, evaluation.held_out_rows) == (480, 120)
     again = TrainingProcess().train(
         replace(rows, vectors=rows.vectors[::-1].copy()), here.candidate
     )
     assert set(again.scores) == {"candidate", "incumbent", "mean"}
     asked = essays(50, seed=2)
     assert (
-        verdict.candidate.outcomes(asked.vectors, asked.bounds)
-        == here.candidate.outcomes(asked.vectors, asked.bounds)
+        evaluation.candidate.outcomes(asked.vectors, asked.max_tokens)
+        == here.candidate.outcomes(asked.vectors, asked.max_tokens)
     ).all()
 
 
-def test_why_training_failed_is_told() -> None:
+def test_the_reason_of_a_failed_training_is_reported() -> None:
     rows = essays(600, seed=1)
     with pytest.raises(TrainingFailedError, match="constant"):
         TrainingProcess().train(replace(rows, vectors=np.zeros_like(rows.vectors)), None)
 
 
-def test_a_process_that_runs_can_be_stopped() -> None:
+def test_a_running_process_can_be_stopped() -> None:
     process = TrainingProcess()
     failures: list[TrainingFailedError] = []
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from catboost import CatBoostRegressor
 
-from tdpipe.prediction.tree_ensemble import read_catboost
+from tdpipe.prediction.tree_ensemble import convert_catboost
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 @pytest.mark.parametrize("depth", [1, 6])
-def test_values_are_catboosts_own(tmp_path: Path, depth: int) -> None:
+def test_values_equal_those_of_catboost(tmp_path: Path, depth: int) -> None:
     random = np.random.default_rng(depth)
     rows = random.normal(size=(700, 8)).astype(np.float32)
     rows[random.random(rows.shape) < 0.1] = np.nan
@@ -27,6 +27,6 @@ def test_values_are_catboosts_own(tmp_path: Path, depth: int) -> None:
     model.fit(rows, np.nan_to_num(target))
     file = tmp_path / "model.json"
     model.save_model(str(file), format="json")
-    trees = read_catboost(json.loads(file.read_bytes()))
-    np.testing.assert_allclose(trees.evaluate(rows), model.predict(rows), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(trees.evaluate(rows[:1]), model.predict(rows[:1]), rtol=1e-5)
+    trees = convert_catboost(json.loads(file.read_bytes()))
+    np.testing.assert_allclose(trees.predict(rows), model.predict(rows), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(trees.predict(rows[:1]), model.predict(rows[:1]), rtol=1e-5)

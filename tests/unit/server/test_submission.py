@@ -6,7 +6,7 @@ import pytest
 from fastapi import Request
 
 from tdpipe.core.capacity import Capacity
-from tdpipe.prediction.text_numbers import describe_text
+from tdpipe.prediction.text_features import extract_text_features
 from tdpipe.server.context import RequestContext
 from tdpipe.server.errors import ApiError
 from tdpipe.server.schemas.completions import CompletionBody
@@ -62,7 +62,7 @@ def test_the_context_alone_is_named_where_it_is_the_limit(prompt: int, asked: in
 
 
 def test_the_engine_gets_the_features_that_predict_the_length() -> None:
-    text = describe_text("Count from 4 to 11.")
+    text = extract_text_features("Count from 4 to 11.")
     body = CompletionBody(model=MODEL, prompt=["x"], max_tokens=30, temperature=0.5, user="ada")
     features = submitted(body, TokenizedPrompt((5, 6, 7), text)).features
     assert features is not None

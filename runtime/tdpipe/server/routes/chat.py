@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from tdpipe.core.errors import RequestError
 from tdpipe.core.request import FinishReason
-from tdpipe.prediction.text_numbers import describe_text
+from tdpipe.prediction.text_features import extract_text_features
 from tdpipe.server.call import Call, Output
 from tdpipe.server.context import Context
 from tdpipe.server.generation import ScoredToken
@@ -34,7 +34,7 @@ async def create_chat_completion(context: Context) -> Response:
     messages = [message.for_template() for message in body.messages]
 
     def tokenize() -> TokenizedPrompt:
-        text = describe_text("\n".join(message["content"] for message in messages))
+        text = extract_text_features("\n".join(message["content"] for message in messages))
         return TokenizedPrompt(service.model.tokenizer.encode_chat(messages), text)
 
     prompt = await context.serving.tokenize(tokenize)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from tdpipe.core.errors import RequestError
 from tdpipe.core.request import FinishReason
-from tdpipe.prediction.text_numbers import describe_text
+from tdpipe.prediction.text_features import extract_text_features
 from tdpipe.server.call import Call, Output
 from tdpipe.server.context import Context
 from tdpipe.server.generation import ScoredToken
@@ -44,7 +44,7 @@ async def create_completion(context: Context) -> Response:
 
 def _tokenize(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[TokenizedPrompt]:
     tokenized = [
-        TokenizedPrompt(tokenizer.encode(prompt), describe_text(prompt))
+        TokenizedPrompt(tokenizer.encode(prompt), extract_text_features(prompt))
         if isinstance(prompt, str)
         else TokenizedPrompt(tuple(prompt))
         for prompt in prompts
