@@ -1,6 +1,6 @@
-"""Token sequences that the demo model is trained on: prompts and answers, raw and as chats.
+"""Token sequences on which the demo model is trained: prompts with answers, as raw text and as chats.
 
-Only what the model has to say counts for the loss, so each sequence carries its labels along.
+Only the answers count for the loss, so each sequence has labels that mask the rest.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
-from examples.demo_model.phrasing import ends_clearly
+from examples.demo_model.phrasing import has_end_mark
 from examples.demo_model.tasks import Example, Split, examples, small_talk
 
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerFast
 
-IGNORED = -100  # the label that cross entropy leaves out
-LONGEST_DIALOGUE = 420  # tokens; rarer and longer chats cost more time than they teach
+IGNORED = -100  # the label that PyTorch's cross entropy ignores
+MAX_DIALOGUE_TOKENS = 420  # longer chats are rare and cost more training time than they are worth
 
-# Shares of training, by how much a task has to teach.
+# Relative number of examples of each task; harder tasks get more.
 TASK_SHARES = {"count": 20, "repeat": 15, "reverse": 30, "sort": 25, "spell": 10, "small talk": 3}
 SYSTEM_PROMPTS: tuple[str, ...] = (
     "You are a helpful assistant.",
@@ -33,7 +33,7 @@ SYSTEM_PROMPTS: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """Token ids with labels of the same length; the task is the last answer's."""
+    """Token ids with labels of the same length; `task` is the task of the last answer."""
 
     task: str
     ids: list[int]
@@ -41,7 +41,7 @@ class Dialogue:
 
 
 class DialogueStream:
-    """An endless stream of dialogues from the training split, the same for the same seed."""
+    """An endless stream of dialogues from the training split, determined by its seed."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
         self._tokenizer = tokenizer
@@ -52,11 +52,11 @@ class DialogueStream:
         }
 
     def __iter__(self) -> Iterator[Dialogue]:
-        """Yield raw prompts for four dialogues in ten, chats of one to three turns for the rest."""
+        """Yield raw prompts as 40% of the dialogues and chats of one to three turns as the others."""
         while True:
             kind = self._rng.random()
             dialogue = self._raw() if kind < 0.4 else self._chat(1 if kind < 0.8 else 3)
-            if len(dialogue.ids) <= LONGEST_DIALOGUE:
+            if len(dialogue.ids) <= MAX_DIALOGUE_TOKENS:
                 yield dialogue
 
     def _draw(self) -> Example:
@@ -65,17 +65,17 @@ class DialogueStream:
 
     def _raw(self) -> Dialogue:
         example = self._draw()
-        if ends_clearly(example.prompt) and self._rng.random() < 0.4:
+        if has_end_mark(example.prompt) and self._rng.random() < 0.4:
             parts = [(example.prompt, False), (f"\n{example.answer}", True)]
         else:
             parts = [(f"{example.prompt}\n", False), (example.answer, True)]
         return self._encode(example.task, [*parts, (self._tokenizer.eos_token, True)])
 
-    def _chat(self, most_turns: int) -> Dialogue:
+    def _chat(self, max_turns: int) -> Dialogue:
         parts: list[tuple[str, bool]] = []
         if self._rng.random() < 0.25:
             parts.append((f"<|system|>{self._rng.choice(SYSTEM_PROMPTS)}", False))
-        for _ in range(self._rng.randint(min(2, most_turns), most_turns)):
+        for _ in range(self._rng.randint(min(2, max_turns), max_turns)):
             example = self._draw()
             parts.append((f"<|user|>{example.prompt}<|assistant|>", False))
             parts.append((f"{example.answer}{self._tokenizer.eos_token}", True))

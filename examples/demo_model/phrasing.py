@@ -1,7 +1,7 @@
-"""The ways a person may word each task.
+"""Wordings of each task.
 
-One table of frames serves both directions, writing a prompt and reading it back, so that whatever
-the model is trained on can be checked, and nothing else is accepted as a question.
+The same table of frames is used to write prompts and to read them back, so every prompt that the model
+is trained on can be checked, and nothing else is accepted as a question.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SLOTS: Mapping[str, str] = {
     "items": r"(?P<items>\w+(?:,? \w+)+)",
 }
 
-# Earlier frames are read first and drawn more often.
+# The order matters: frames are matched from the first to the last, and the first is drawn twice as often.
 FRAMES: Mapping[str, tuple[str, ...]] = {
     "count": (
         "Count from {start} to {end}",
@@ -57,7 +57,7 @@ FRAMES: Mapping[str, tuple[str, ...]] = {
 
 _POLITE_OPENINGS = ("Please ", "Can you ", "Could you please ")
 _POLITE_ENDINGS = (" please", ", please")
-_CLEAR_ENDINGS = (".", "!", "?")
+_END_MARKS = (".", "!", "?")
 
 _OPENING = re.compile(r"^(?:(?:can|could|would) you )?(?:please )?", re.IGNORECASE)
 _ENDING = re.compile(r"(?:,? please)?\s*[.!?]*$", re.IGNORECASE)
@@ -65,7 +65,7 @@ _ENDING = re.compile(r"(?:,? please)?\s*[.!?]*$", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One task with the values of its frame's slots, however it was worded."""
+    """A task with the values of its frame's slots, independent of the wording."""
 
     task: str
     slots: Mapping[str, str]
@@ -83,7 +83,7 @@ _PATTERNS = [(task, _pattern(frame)) for task, frames in FRAMES.items() for fram
 
 
 def draw_prompt(rng: Random, question: Question) -> str:
-    """Word a question in one of its frames, with a person's habits of case and manners."""
+    """Write a question in one of its frames, with random case, quotes, separators and polite words."""
     slots = dict(question.slots)
     frames = [
         frame
@@ -109,17 +109,17 @@ def draw_prompt(rng: Random, question: Question) -> str:
         text += rng.choice(_POLITE_ENDINGS)
     if rng.random() < 0.25:
         text = text[0].lower() + text[1:]
-    ending = "?" if asked else rng.choices(_CLEAR_ENDINGS[:2], [9, 1])[0]
+    ending = "?" if asked else rng.choices(_END_MARKS[:2], [9, 1])[0]
     return text + ending if rng.random() < 0.75 else text
 
 
-def ends_clearly(prompt: str) -> bool:
-    """Whether a prompt without a following newline or role is seen to be complete."""
-    return prompt.endswith(_CLEAR_ENDINGS)
+def has_end_mark(prompt: str) -> bool:
+    """Whether a prompt ends with a mark that shows that it is complete."""
+    return prompt.endswith(_END_MARKS)
 
 
 def read_prompt(prompt: str) -> Question | None:
-    """Read a prompt back into its question; None if it words none of the tasks."""
+    """Parse a prompt into its question; None if it matches no task."""
     text = _ENDING.sub("", _OPENING.sub("", prompt.strip()))
     for task, pattern in _PATTERNS:
         match = pattern.fullmatch(text)

@@ -1,7 +1,7 @@
 """The demo model's tasks: questions whose answers a program can check.
 
-Every answer is fixed by its prompt, and its length too, so a test of the engine can tell a wrong
-token from a right one. Training and held-out questions are kept apart by a hash of what is asked.
+A prompt determines its answer and the answer's length, so a test of the engine can recognise a wrong
+token. A hash of the question's content separates training from held-out questions.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from examples.demo_model.words import COMMON_WORDS, draw_word, is_held_out
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-LARGEST_NUMBER = 999
-LONGEST_COUNT = 60
-MOST_REPEATS = 12
-LONGEST_LIST = 8
+MAX_NUMBER = 999
+MAX_COUNT_NUMBERS = 60
+MAX_REPEATS = 12
+MAX_SORTED_NUMBERS = 8
 HELP = "I can count, repeat, reverse, sort and spell."
 
 
 class Split(StrEnum):
-    """Which side of the held-out line a question falls on."""
+    """The set that a question belongs to."""
 
     TRAIN = "train"
     HELD_OUT = "held_out"
@@ -33,7 +33,7 @@ class Split(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt with the one right answer."""
+    """A prompt with its only right answer."""
 
     task: str
     prompt: str
@@ -41,19 +41,19 @@ class Example:
 
 
 def _draw_number(rng: Random) -> int:
-    return rng.randint(0, rng.choice([9, 99, LARGEST_NUMBER, LARGEST_NUMBER]))
+    return rng.randint(0, rng.choice([9, 99, MAX_NUMBER, MAX_NUMBER]))
 
 
 def _draw_count(rng: Random) -> Question:
     start = _draw_number(rng)
-    steps = rng.randint(1, rng.choice([12, LONGEST_COUNT - 1]))
+    steps = rng.randint(1, rng.choice([12, MAX_COUNT_NUMBERS - 1]))
     end = start - steps if rng.random() < 0.2 else start + steps
-    end = min(max(end, 0), LARGEST_NUMBER)
+    end = min(max(end, 0), MAX_NUMBER)
     return Question("count", {"start": str(start), "end": str(end)})
 
 
 def _draw_repeat(rng: Random) -> Question:
-    times = rng.randint(2, MOST_REPEATS)
+    times = rng.randint(2, MAX_REPEATS)
     return Question("repeat", {"word": draw_word(rng), "times": str(times)})
 
 
@@ -64,13 +64,13 @@ def _draw_reverse(rng: Random) -> Question:
     if rng.random() < 0.5:
         items = [str(_draw_number(rng)) for _ in range(length)]
     else:
-        items = [draw_word(rng, longest=7) for _ in range(length)]
+        items = [draw_word(rng, max_letters=7) for _ in range(length)]
     return Question("reverse", {"items": " ".join(items)})
 
 
 def _draw_sort(rng: Random) -> Question:
-    largest = rng.choice([20, 99, LARGEST_NUMBER, LARGEST_NUMBER])
-    numbers = [str(rng.randint(0, largest)) for _ in range(rng.randint(2, LONGEST_LIST))]
+    largest = rng.choice([20, 99, MAX_NUMBER, MAX_NUMBER])
+    numbers = [str(rng.randint(0, largest)) for _ in range(rng.randint(2, MAX_SORTED_NUMBERS))]
     return Question("sort", {"numbers": " ".join(numbers)})
 
 
@@ -78,14 +78,14 @@ def _draw_spell(rng: Random) -> Question:
     return Question("spell", {"word": draw_word(rng)})
 
 
-_DRAW: Mapping[str, Callable[[Random], Question]] = {
+_DRAW_QUESTION: Mapping[str, Callable[[Random], Question]] = {
     "count": _draw_count,
     "repeat": _draw_repeat,
     "reverse": _draw_reverse,
     "sort": _draw_sort,
     "spell": _draw_spell,
 }
-TASKS: tuple[str, ...] = tuple(_DRAW)
+TASKS: tuple[str, ...] = tuple(_DRAW_QUESTION)
 
 
 def _answer(question: Question) -> str:
@@ -106,29 +106,29 @@ def _answer(question: Question) -> str:
 
 
 def _split(question: Question) -> Split:
-    # A word is held out of every task at once; numbers by their answer, in whatever order asked.
+    # A word is held out of all tasks at once. Numbers are held out by their answer, whatever their order in the prompt.
     words = [word for text in question.slots.values() for word in text.split() if word.isalpha()]
     keys = words or [_answer(question)]
     return Split.HELD_OUT if any(is_held_out(key) for key in keys) else Split.TRAIN
 
 
 def examples(task: str, split: Split, seed: int) -> Iterator[Example]:
-    """Draw an endless stream of one task's examples from one split, the same for the same seed.
+    """Draw an endless stream of examples of one task from one split, determined by the seed.
 
     Raises:
         ValueError: `task` is not one of `TASKS`.
     """
-    if task not in _DRAW:
+    if task not in _DRAW_QUESTION:
         raise ValueError(f"task: {task!r} is unknown; choose one of {', '.join(TASKS)}")
-    rng = Random(f"{seed}:{task}:{split}")  # a text seed is hashed the same by every process
+    rng = Random(f"{seed}:{task}:{split}")  # a string seed has the same effect in every process
     while True:
-        question = _DRAW[task](rng)
+        question = _DRAW_QUESTION[task](rng)
         if _split(question) is split:
             yield Example(task, draw_prompt(rng, question), _answer(question))
 
 
 def small_talk(seed: int) -> Iterator[Example]:
-    """Draw an endless stream of prompts that are no task, answered by what the model can do."""
+    """Draw an endless stream of prompts outside of the tasks, all answered with `HELP`."""
     rng = Random(f"{seed}:small talk")
     openings = ("Hello", "Hi", "Hi there", "Good morning", "What can you do", "Who are you", "Help")
     starts = ("What is", "Why does", "Tell me about", "How many", "Where is", "Explain", "Write")
@@ -147,18 +147,18 @@ def small_talk(seed: int) -> Iterator[Example]:
         yield Example("small talk", prompt + rng.choice([".", "?", "!", ""]), HELP)
 
 
-def expected(prompt: str) -> str:
-    """The one right answer to a prompt, in any of the wordings of `phrasing.FRAMES`.
+def expected_answer(prompt: str) -> str:
+    """Return the only right answer to a prompt in one of the wordings of `phrasing.FRAMES`.
 
     Raises:
-        ValueError: the prompt words none of the tasks.
+        ValueError: The prompt matches no task.
     """
     question = read_prompt(prompt)
     if question is None:
-        raise ValueError(f"prompt: {prompt!r} words none of the tasks {', '.join(TASKS)}")
+        raise ValueError(f"prompt: {prompt!r} matches none of the tasks {', '.join(TASKS)}")
     return _answer(question)
 
 
 def check(prompt: str, answer: str) -> bool:
-    """Whether `answer` is right for `prompt`; outer white space does not count."""
-    return answer.strip() == expected(prompt)
+    """Whether `answer` is right for `prompt`; leading and trailing white space is ignored."""
+    return answer.strip() == expected_answer(prompt)

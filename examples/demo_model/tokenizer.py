@@ -1,7 +1,7 @@
-"""The demo model's tokenizer: one token a byte, so that any text has tokens and comes back whole.
+"""The demo model's tokenizer: one token per byte, so that any text can be encoded and decoded unchanged.
 
-Without merges the letters of a word are in plain sight, which is what lets a model of a million
-parameters spell, reverse and sort; it also makes the answers' lengths in tokens vary widely.
+Without merges the model sees the letters of a word, so a model of a million parameters can spell,
+reverse and sort. The number of tokens per answer also varies widely, which suits tests.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-CHECKPOINT = Path(__file__).parent / "checkpoint"  # these files lie beside the weights
+CHECKPOINT = Path(__file__).parent / "checkpoint"  # also contains the weights
 PAD, BOS, EOS = "<|pad|>", "<|begin|>", "<|end|>"
 ROLES: tuple[str, ...] = ("system", "user", "assistant")
 MAX_POSITIONS = 1024
@@ -33,7 +33,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Build the tokenizer: the special tokens first, then the 256 bytes in a fixed order."""
+    """Build the tokenizer: first the special tokens, then the 256 bytes in a fixed order."""
     specials = [PAD, BOS, EOS, *(f"<|{role}|>" for role in ROLES)]
     names = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     vocabulary = {name: index for index, name in enumerate(names)}

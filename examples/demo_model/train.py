@@ -1,7 +1,7 @@
-"""Train the demo model from scratch on questions it makes up as it goes.
+"""Train the demo model from scratch on generated questions.
 
 Run from the repository root: `python -m examples.demo_model.train`. No data is read; the seed
-fixes the questions, their order and the starting weights.
+determines the questions, their order and the initial weights.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_POOL = 2048  # dialogues sorted by length at a time
+_POOL_DIALOGUES = 2048  # number of dialogues that are sorted by length together
 _WARMUP_STEPS = 100
-_LOG_EVERY = 100
+_LOG_INTERVAL_STEPS = 100
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    """A Llama of 1.1 million parameters whose six layers split evenly over two or three stages."""
+    """Return the config of a Llama of 1.1 million parameters.
+
+    Its six layers divide evenly into two or three stages.
+    """
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -51,7 +54,9 @@ def batches(stream: DialogueStream, tokens: int, seed: int) -> Iterator[list[Dia
     rng = Random(f"{seed}:batches")
     source = iter(stream)
     while True:
-        pool = sorted((next(source) for _ in range(_POOL)), key=lambda item: len(item.ids))
+        pool = sorted(
+            (next(source) for _ in range(_POOL_DIALOGUES)), key=lambda item: len(item.ids)
+        )
         groups: list[list[Dialogue]] = [[]]
         for dialogue in pool:
             if (len(groups[-1]) + 1) * len(dialogue.ids) > tokens:
@@ -62,13 +67,13 @@ def batches(stream: DialogueStream, tokens: int, seed: int) -> Iterator[list[Dia
 
 
 def pad(rows: list[list[int]], value: int) -> torch.Tensor:
-    """Stack rows as int64 `[rows, longest]`, filled up on the right, where causality hides it."""
+    """Stack rows as int64 [rows, longest], padded on the right, which causal attention never sees."""
     longest = max(map(len, rows))
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up, then a cosine down to nothing."""
+    """Return the learning rate of a step: linear warm-up, then cosine decay to 0."""
     if step < _WARMUP_STEPS:
         return peak * (step + 1) / _WARMUP_STEPS
     done = (step - _WARMUP_STEPS) / max(1, steps - _WARMUP_STEPS)
@@ -76,9 +81,9 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 def build_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices, AdamW for the embedding and the norms.
+    """Build Muon for the layers' matrices and AdamW for the embedding and the norms.
 
-    Muon's steps are scaled to AdamW's size, so that one learning rate serves both.
+    Muon's updates are scaled to the size of AdamW's, so both use the same learning rate.
     """
     matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
     known = {id(weight) for weight in matrices}
@@ -90,9 +95,9 @@ def build_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
 
 
 class Progress:
-    """Share of the latest dialogues whose every answer token was the likeliest, by task.
+    """Share of recent dialogues, by task, in which every answer token was the most likely one.
 
-    On questions drawn as training goes, this is the exact match that greedy decoding would reach.
+    The questions are new at each step, so this equals the exact-match rate of greedy decoding.
     """
 
     def __init__(self) -> None:
@@ -109,7 +114,7 @@ class Progress:
 
 
 def train(arguments: argparse.Namespace) -> LlamaForCausalLM:
-    """Train with AdamW on a cosine schedule and print the progress."""
+    """Train with Muon and AdamW on a cosine schedule and print the progress."""
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(arguments.threads)
     tokenizer = build_tokenizer()
@@ -117,12 +122,12 @@ def train(arguments: argparse.Namespace) -> LlamaForCausalLM:
     forward: Callable[..., Any] = torch.compile(model, dynamic=True)
     optimizers = build_optimizers(model)
     progress = Progress()
-    began = time.monotonic()
+    start = time.monotonic()
     source = batches(DialogueStream(tokenizer, arguments.seed), arguments.tokens, arguments.seed)
     for step, batch in zip(range(arguments.steps), source, strict=False):
         ids = pad([item.ids for item in batch], tokenizer.pad_token_id)
         labels = pad([item.labels for item in batch], IGNORED)[:, 1:]
-        # Right padding needs no mask: no token attends to what comes after it.
+        # Right padding needs no mask, because no token attends to later ones.
         logits: torch.Tensor = forward(input_ids=ids, use_cache=False).logits[:, :-1]
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
         torch.autograd.backward(loss)
@@ -133,14 +138,14 @@ def train(arguments: argparse.Namespace) -> LlamaForCausalLM:
             optimizer.step()
             optimizer.zero_grad()
         progress.add(batch, logits, labels)
-        if (step + 1) % _LOG_EVERY == 0:
-            seconds = time.monotonic() - began
+        if (step + 1) % _LOG_INTERVAL_STEPS == 0:
+            seconds = time.monotonic() - start
             print(f"step {step + 1} {seconds:.0f}s loss {loss:.4f} {progress}", flush=True)
     return model
 
 
 def save(model: LlamaForCausalLM, folder: Path) -> None:
-    """Write the checkpoint and the tokenizer's files, ready for `from_pretrained`."""
+    """Write the checkpoint and the tokenizer's files for use with `from_pretrained`."""
     tokenizer = build_tokenizer()
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
@@ -153,11 +158,13 @@ def save(model: LlamaForCausalLM, folder: Path) -> None:
 
 
 def main() -> None:
-    """Train and save; see `--help`."""
+    """Train the model and save it; see `--help`."""
     parser = argparse.ArgumentParser(description="Train the demo model.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--tokens", type=int, default=4096, help="padded tokens in a batch")
+    parser.add_argument(
+        "--tokens", type=int, default=4096, help="number of padded tokens per batch"
+    )
     parser.add_argument("--peak", type=float, default=3e-3, help="highest learning rate")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=CHECKPOINT)

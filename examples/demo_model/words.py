@@ -1,7 +1,7 @@
-"""Words that the demo tasks are asked about.
+"""Words for the demo tasks.
 
-Common words make the prompts look like what a person types; made-up words keep the model from
-learning a fixed list, so that it copies letter by letter and works on words it has never seen.
+Common words make the prompts realistic. Made-up words prevent the model from learning a fixed list, so it
+copies letter by letter and works on words it has never seen.
 """
 
 from __future__ import annotations
@@ -43,32 +43,32 @@ COMMON_WORDS: tuple[str, ...] = tuple(
     turtle umbrella uncle valley vanilla velvet village violin voice wagon wall walnut watch
     water wave weather west whale wheat wheel whistle white willow wind window winter wolf wood
     wool word world yellow yesterday young zebra zero
-    """.split()  # noqa: SIM905 - a list would be a word a line
+    """.split()  # noqa: SIM905 - a list would take one line per word
 )
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _VOWELS = "aeiou"
 _CONSONANTS = "bcdfghjklmnpqrstvwxyz"
-_HELD_OUT_SHARE = 10
+_KEYS_PER_HELD_OUT_KEY = 10
 
 
 def is_held_out(key: str) -> bool:
-    """Whether a word, or any other key of a question, belongs to the held-out tenth.
+    """Whether a word or another key of a question belongs to the held-out tenth.
 
-    The answer depends on the key alone, so that no seed can leak a held-out key into training.
+    The result depends on the key alone, so no seed can put a held-out key into training.
     """
-    return zlib.crc32(key.lower().encode()) % _HELD_OUT_SHARE == 0
+    return zlib.crc32(key.lower().encode()) % _KEYS_PER_HELD_OUT_KEY == 0
 
 
-def draw_word(rng: Random, *, longest: int = 12) -> str:
-    """Draw a common or a made-up word of 2 to `longest` letters, at times capitalised."""
+def draw_word(rng: Random, *, max_letters: int = 12) -> str:
+    """Draw a common or a made-up word of 2 to `max_letters` letters, sometimes capitalised."""
     kind = rng.random()
     if kind < 0.35:
-        word = rng.choice(COMMON_WORDS)[:longest]
+        word = rng.choice(COMMON_WORDS)[:max_letters]
     elif kind < 0.7:
-        word = _pronounceable_word(rng, rng.randint(2, longest))
+        word = _pronounceable_word(rng, rng.randint(2, max_letters))
     else:
-        word = "".join(rng.choices(_ALPHABET, k=rng.randint(2, longest)))
+        word = "".join(rng.choices(_ALPHABET, k=rng.randint(2, max_letters)))
     return word.capitalize() if rng.random() < 0.08 else word
 
 

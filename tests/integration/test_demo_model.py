@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from examples.demo_model.evaluate import answers, load
-from examples.demo_model.tasks import HELP, TASKS, expected
+from examples.demo_model.evaluate import generate_answers, load
+from examples.demo_model.tasks import HELP, TASKS, expected_answer
 from examples.demo_model.tokenizer import CHECKPOINT, build_tokenizer
 
 if TYPE_CHECKING:
@@ -72,31 +72,35 @@ def chat(tokenizer: PreTrainedTokenizerFast, *contents: str) -> str:
 def test_each_task_is_answered_over_chat_and_ended(demo: Loaded, task: str) -> None:
     model, tokenizer = demo
     texts = [chat(tokenizer, prompt) for prompt in PROMPTS[task]]
-    assert answers(model, tokenizer, texts) == [expected(prompt) for prompt in PROMPTS[task]]
+    assert generate_answers(model, tokenizer, texts) == [
+        expected_answer(prompt) for prompt in PROMPTS[task]
+    ]
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_raw_text_with_a_newline_is_answered(demo: Loaded, task: str) -> None:
     model, tokenizer = demo
     texts = [f"{tokenizer.bos_token}{prompt}\n" for prompt in PROMPTS[task]]
-    assert answers(model, tokenizer, texts) == [expected(prompt) for prompt in PROMPTS[task]]
+    assert generate_answers(model, tokenizer, texts) == [
+        expected_answer(prompt) for prompt in PROMPTS[task]
+    ]
 
 
 def test_raw_text_with_a_full_stop_is_answered_on_the_next_line(demo: Loaded) -> None:
     model, tokenizer = demo
     text = f"{tokenizer.bos_token}Count from 4 to 11."
-    assert answers(model, tokenizer, [text]) == ["\n4 5 6 7 8 9 10 11"]
+    assert generate_answers(model, tokenizer, [text]) == ["\n4 5 6 7 8 9 10 11"]
 
 
 def test_a_second_question_in_a_chat_is_answered(demo: Loaded) -> None:
     model, tokenizer = demo
     text = chat(tokenizer, "Spell the word sun.", "s-u-n", "Count from 4 to 11.")
-    assert answers(model, tokenizer, [text]) == ["4 5 6 7 8 9 10 11"]
+    assert generate_answers(model, tokenizer, [text]) == ["4 5 6 7 8 9 10 11"]
 
 
 def test_a_prompt_of_no_task_is_answered_by_what_the_model_can_do(demo: Loaded) -> None:
     model, tokenizer = demo
-    assert answers(model, tokenizer, [chat(tokenizer, "Hello!")]) == [HELP]
+    assert generate_answers(model, tokenizer, [chat(tokenizer, "Hello!")]) == [HELP]
 
 
 def test_the_checkpoint_is_small_and_in_float32(demo: Loaded) -> None:

@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 from examples.demo_model.dialogue import IGNORED, DialogueStream
-from examples.demo_model.tasks import TASKS, Split, check, examples, expected, small_talk
+from examples.demo_model.tasks import TASKS, Split, check, examples, expected_answer, small_talk
 from examples.demo_model.tokenizer import build_tokenizer
 from examples.demo_model.words import COMMON_WORDS, is_held_out
 
@@ -27,20 +27,20 @@ from examples.demo_model.words import COMMON_WORDS, is_held_out
     ],
 )
 def test_a_prompt_has_one_expected_answer(prompt: str, answer: str) -> None:
-    assert expected(prompt) == answer
+    assert expected_answer(prompt) == answer
 
 
 @pytest.mark.parametrize("prompt", ["", "Hello", "Count from four to six.", "Sort the numbers 7."])
-def test_a_prompt_of_no_task_is_refused(prompt: str) -> None:
-    with pytest.raises(ValueError, match="words none of the tasks"):
-        expected(prompt)
+def test_a_prompt_of_no_task_is_rejected(prompt: str) -> None:
+    with pytest.raises(ValueError, match="matches none of the tasks"):
+        expected_answer(prompt)
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("split", list(Split))
 def test_every_generated_prompt_reads_back_to_its_answer(task: str, split: Split) -> None:
     for example in islice(examples(task, split, seed=3), 500):
-        assert expected(example.prompt) == example.answer
+        assert expected_answer(example.prompt) == example.answer
 
 
 def test_a_wrong_answer_fails_the_check() -> None:
@@ -60,7 +60,7 @@ def test_the_same_seed_gives_the_same_examples(task: str) -> None:
 def test_no_held_out_question_is_drawn_for_training(task: str) -> None:
     def answers(split: Split, seed: int) -> set[tuple[str, str]]:
         drawn = islice(examples(task, split, seed), 3000)
-        return {(expected(example.prompt), example.task) for example in drawn}
+        return {(expected_answer(example.prompt), example.task) for example in drawn}
 
     assert not answers(Split.TRAIN, seed=5) & answers(Split.HELD_OUT, seed=6)
 
@@ -80,14 +80,14 @@ def test_an_unknown_task_names_the_known_ones() -> None:
         next(examples("add", Split.TRAIN, seed=0))
 
 
-def test_small_talk_words_no_task() -> None:
+def test_small_talk_matches_no_task() -> None:
     for example in islice(small_talk(seed=0), 200):
-        with pytest.raises(ValueError, match="words none of the tasks"):
-            expected(example.prompt)
+        with pytest.raises(ValueError, match="matches none of the tasks"):
+            expected_answer(example.prompt)
 
 
 @pytest.mark.parametrize("text", ["Count from 4 to 11.", " two  spaces\n", "🙂 数到三 naïve\x00"])
-def test_any_text_comes_back_from_its_tokens(text: str) -> None:
+def test_any_text_is_decoded_unchanged(text: str) -> None:
     tokenizer = build_tokenizer()
     tokens = tokenizer.encode(text)
     assert tokens[0] == tokenizer.bos_token_id
@@ -111,7 +111,7 @@ def test_a_chat_is_rendered_up_to_the_assistants_turn() -> None:
     )
 
 
-def test_a_chat_with_an_unknown_role_is_refused() -> None:
+def test_a_chat_with_an_unknown_role_is_rejected() -> None:
     with pytest.raises(Exception, match="role: tool is unknown; use system, user or assistant"):
         build_tokenizer().apply_chat_template([{"role": "tool", "content": ""}], tokenize=False)
 
