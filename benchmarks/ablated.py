@@ -1,32 +1,39 @@
-"""What stands in a mechanism's place when it is taken away from a policy.
+"""Policies without one of their mechanisms, and what takes its place.
 
-Policies get these through the collaborators that they take anyway; none of it is in the engine.
+These subclasses override a method for each mechanism; nothing of this is in the engine.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tdpipe.scheduling.balance import next_decode_batch
-from tdpipe.scheduling.policies.adaptive import AdaptivePolicy, Outlook
+from tdpipe.scheduling.policies.adaptive import AdaptivePolicy, KVOutlook
 from tdpipe.scheduling.policies.reference import worth_switching
 from tdpipe.scheduling.policies.tail import admission_order
 from tdpipe.scheduling.policies.temporal import TemporalPolicy
-from tdpipe.scheduling.policy import keeps_reserve
+from tdpipe.scheduling.policy import has_kv_reserve
+from tdpipe.scheduling.work_stealing import next_decode_batch
 from tdpipe.simulation.candidate import Candidate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Protocol
 
     from tdpipe.core.settings import SchedulerSettings
     from tdpipe.core.step import FloatArray, IntArray
-    from tdpipe.scheduling.balance import DecodeBatch
     from tdpipe.scheduling.forecast import Demands
-    from tdpipe.scheduling.policy import Policy, View
+    from tdpipe.scheduling.policy import Policy
     from tdpipe.scheduling.sequence import Sequence
+    from tdpipe.scheduling.view import View
+
+    class DecodeBatch(Protocol):
+        """Chooses the slots of the next decode micro-batch, like `next_decode_batch`."""
+
+        def __call__(self, view: View, *, on_tile_edge: bool = False) -> IntArray: ...
+
 
 _TILE, _OVER = 128, 8
 """Tokens of the widest tile, and how far over its edge a budget is put."""
@@ -36,11 +43,105 @@ _TILE, _OVER = 128, 8
 class AblatedCandidate(Candidate):
     """A candidate whose policy is not one of the engine's."""
 
-    build: Callable[[SchedulerSettings], Policy[Any]] = field(kw_only=True)
+    build: Callable[[SchedulerSettings], Policy] = field(kw_only=True)
     """Makes the policy from the candidate's settings."""
 
-    def make_policy(self) -> Policy[Any]:
+    def make_policy(self) -> Policy:
         return self.build(self.settings)
+
+
+def by_arrival(view: View) -> Iterator[Sequence]:
+    """Return the waiting sequences in the order of arrival."""
+    return view.waiting()
+
+
+class AblatedTemporal(TemporalPolicy):
+    """The `temporal` policy with other mechanisms.
+
+    Args:
+        token_budget: see `TemporalPolicy`.
+        margin: see `TemporalPolicy`.
+        hysteresis: see `TemporalPolicy`.
+        order: gives waiting sequences in the order of admission.
+        decode_batch: chooses decode micro-batches.
+        peaks: gives [n] KV blocks that must exist for each of n demands; None is the policy's own method.
+        switch: whether to prefill, given the waiting sequences that fit; None is the policy's own method.
+    """
+
+    def __init__(
+        self,
+        token_budget: int,
+        margin: float,
+        hysteresis: float,
+        *,
+        order: Callable[[View], Iterator[Sequence]] = by_arrival,
+        decode_batch: DecodeBatch = next_decode_batch,
+        peaks: Callable[[Demands], FloatArray] | None = None,
+        switch: Callable[[View, list[Sequence]], bool] | None = None,
+    ) -> None:
+        super().__init__(token_budget, margin, hysteresis)
+        self._other_order = order
+        self._other_decode_batch = decode_batch
+        self._other_peaks = peaks or super()._peaks
+        self._other_switch = switch or super()._worth_prefilling
+
+    def _admission_order(self, view: View) -> Iterator[Sequence]:
+        return self._other_order(view)
+
+    def _decode_batch(self, view: View) -> IntArray:
+        return self._other_decode_batch(view, on_tile_edge=True)
+
+    def _peaks(self, demands: Demands) -> FloatArray:
+        return self._other_peaks(demands)
+
+    def _worth_prefilling(self, view: View, fitting: list[Sequence]) -> bool:
+        return self._other_switch(view, fitting)
+
+
+class AblatedAdaptive(AdaptivePolicy):
+    """The `adaptive` policy with other mechanisms.
+
+    Args:
+        max_budget: see `AdaptivePolicy`.
+        budgets: batch tokens to choose from; None is the policy's own choice.
+        order: gives waiting sequences in the order of admission.
+        decode_batch: chooses the decode rows of micro-batches.
+        outlook: gives the outlook on the KV cache.
+        has_reserve: whether enough KV is free to admit one more sequence.
+    """
+
+    def __init__(
+        self,
+        max_budget: int,
+        *,
+        budgets: IntArray | None = None,
+        order: Callable[[View], Iterator[Sequence]] = admission_order,
+        decode_batch: DecodeBatch = next_decode_batch,
+        outlook: Callable[[View], KVOutlook] = KVOutlook.of,
+        has_reserve: Callable[[View], bool] = has_kv_reserve,
+    ) -> None:
+        super().__init__(max_budget)
+        if budgets is not None:
+            self._budgets = budgets
+        self._phased = AblatedTemporal(
+            max_budget, margin=1.0, hysteresis=1.0, order=order, decode_batch=decode_batch
+        )
+        self._other_order = order
+        self._other_decode_batch = decode_batch
+        self._other_outlook = outlook
+        self._other_has_reserve = has_reserve
+
+    def _admission_order(self, view: View) -> Iterator[Sequence]:
+        return self._other_order(view)
+
+    def _decode_batch(self, view: View, *, on_tile_edge: bool) -> IntArray:
+        return self._other_decode_batch(view, on_tile_edge=on_tile_edge)
+
+    def _outlook(self, view: View) -> KVOutlook:
+        return self._other_outlook(view)
+
+    def _has_kv_reserve(self, view: View) -> bool:
+        return self._other_has_reserve(view)
 
 
 def adaptive(
@@ -48,64 +149,64 @@ def adaptive(
     *,
     order: Callable[[View], Iterator[Sequence]] = admission_order,
     decode_batch: DecodeBatch = next_decode_batch,
-    outlook: Callable[[View], Outlook] = Outlook.of,
-    has_room: Callable[[View], bool] = keeps_reserve,
-) -> AdaptivePolicy:
-    """The policy of the settings with other collaborators."""
-    return AdaptivePolicy(
+    outlook: Callable[[View], KVOutlook] = KVOutlook.of,
+    has_reserve: Callable[[View], bool] = has_kv_reserve,
+) -> AblatedAdaptive:
+    """Return the policy of the settings with other mechanisms."""
+    return AblatedAdaptive(
         settings.token_budget,
         order=order,
         decode_batch=decode_batch,
         outlook=outlook,
-        has_room=has_room,
+        has_reserve=has_reserve,
     )
 
 
-def adaptive_at(budget: int, settings: SchedulerSettings) -> AdaptivePolicy:  # noqa: ARG001
-    """The policy with one budget of batch tokens instead of a choice."""
-    return AdaptivePolicy(budget, budgets=np.array([budget], dtype=np.int32))
+def adaptive_at(budget: int, settings: SchedulerSettings) -> AblatedAdaptive:  # noqa: ARG001
+    """Return the policy with one budget of batch tokens instead of a choice."""
+    return AblatedAdaptive(budget, budgets=np.array([budget], dtype=np.int32))
 
 
-def adaptive_over_edges(settings: SchedulerSettings) -> AdaptivePolicy:
-    """The policy with a choice of budgets that each begin another of the widest tiles."""
-    most = settings.token_budget
-    budgets = np.arange(_TILE + _OVER, most + _TILE, _TILE, dtype=np.int32)
-    return AdaptivePolicy(most, budgets=budgets)
+def adaptive_over_edges(settings: SchedulerSettings) -> AblatedAdaptive:
+    """Return the policy with a choice of budgets that each begin another of the widest tiles."""
+    max_budget = settings.token_budget
+    budgets = np.arange(_TILE + _OVER, max_budget + _TILE, _TILE, dtype=np.int32)
+    return AblatedAdaptive(max_budget, budgets=budgets)
 
 
 def temporal(
     settings: SchedulerSettings,
     *,
     margin: float | None = None,
-    order: Callable[[View], Iterator[Sequence]] | None = None,
+    order: Callable[[View], Iterator[Sequence]] = by_arrival,
     decode_batch: DecodeBatch = next_decode_batch,
     peaks: Callable[[Demands], FloatArray] | None = None,
-    switch: Callable[[View, list[Sequence], float], bool] | None = None,
-) -> TemporalPolicy:
-    """The policy of the settings with other collaborators."""
-    return TemporalPolicy(
+    switch: Callable[[View, list[Sequence]], bool] | None = None,
+) -> AblatedTemporal:
+    """Return the policy of the settings with other mechanisms."""
+    return AblatedTemporal(
         settings.token_budget,
         settings.forecast_margin if margin is None else margin,
         settings.switch_hysteresis,
-        order,
+        order=order,
         decode_batch=decode_batch,
         peaks=peaks,
         switch=switch,
     )
 
 
-def off_edge(view: View, *, on_edge: bool = False) -> IntArray:  # noqa: ARG001
-    """Batches of equal time that end anywhere in a tile."""
+def off_edge(view: View, *, on_tile_edge: bool = False) -> IntArray:  # noqa: ARG001
+    """Return a micro-batch of equal time that ends anywhere in a tile."""
     return next_decode_batch(view)
 
 
-def by_count(view: View, *, on_edge: bool = False) -> IntArray:  # noqa: ARG001
-    """Batches of equal numbers of rows, whatever they cost; those that waited longest."""
+def by_count(view: View, *, on_tile_edge: bool = False) -> IntArray:  # noqa: ARG001
+    """Return an equal share of the rows, whatever they cost; those that have waited longest."""
     return view.ready[: _share(view)]
 
 
-def by_count_and_arrival(view: View, *, on_edge: bool = False) -> IntArray:  # noqa: ARG001
-    """The same as TD-Pipe published it: the ready that arrived first, who have the longest contexts."""
+def by_count_and_arrival(view: View, *, on_tile_edge: bool = False) -> IntArray:  # noqa: ARG001
+    """Return an equal share as TD-Pipe published it: the ready rows that arrived first, with the longest contexts."""
     return view.by_arrival(view.ready)[: _share(view)]
 
 
@@ -113,38 +214,38 @@ def _share(view: View) -> int:
     return -(-view.decoding // view.stages)
 
 
-def own_members(view: View, *, on_edge: bool = False) -> IntArray:  # noqa: ARG001
-    """Batches whose members stay: a sequence's slot says to which it belongs."""
+def own_members(view: View, *, on_tile_edge: bool = False) -> IntArray:  # noqa: ARG001
+    """Return a micro-batch whose members stay: a sequence's slot says to which it belongs."""
     ready = view.ready
     return ready[ready % view.stages == ready[0] % view.stages] if len(ready) else ready
 
 
-def as_they_come(view: View, *, on_edge: bool = False) -> IntArray:  # noqa: ARG001
-    """Whatever is ready, all at once."""
+def as_they_come(view: View, *, on_tile_edge: bool = False) -> IntArray:  # noqa: ARG001
+    """Return all rows that are ready."""
     return view.ready
 
 
 def used_now(demands: Demands, share: float = 1.0) -> FloatArray:
-    """[n] blocks that must be there if nobody looks ahead, and only `share` of the cache is to be used."""
+    """Return [n] blocks that must exist if nobody looks ahead and only `share` of the cache is to be used."""
     peaks: FloatArray = demands.mean[:, 0] / share
     return peaks
 
 
-def free_now(view: View) -> Outlook:
-    """The KV that is free now, as if nothing that runs would grow."""
-    return Outlook(view.free_blocks * view.block_size, view.changes, view.decoding)
+def free_now(view: View) -> KVOutlook:
+    """Return the KV that is free now, as if nothing that runs would grow."""
+    return KVOutlook(view.free_blocks * view.block_size, view.changes, view.decoding)
 
 
 def a_free_block(view: View) -> bool:
-    """Whether there is one."""
+    """Return whether any block is free."""
     return view.free_blocks > 0
 
 
-def free_share(view: View, fitting: list[Sequence], decoded: float, share: float) -> bool:  # noqa: ARG001
-    """Prefill whenever so large a share of the KV cache is free."""
+def free_share(view: View, fitting: list[Sequence], share: float) -> bool:  # noqa: ARG001
+    """Return whether this share of the KV cache is free, so that prefill begins."""
     return view.free_blocks >= share * view.capacity
 
 
-def published_intensities(view: View, fitting: list[Sequence], decoded: float) -> bool:  # noqa: ARG001
-    """Prefill when TD-Pipe's comparison of intensities says so."""
+def published_intensities(view: View, fitting: list[Sequence]) -> bool:  # noqa: ARG001
+    """Return whether to prefill by TD-Pipe's comparison of intensities."""
     return worth_switching(view)

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from benchmarks.ablated import (
     AblatedCandidate,
@@ -24,6 +24,7 @@ from benchmarks.ablated import (
     adaptive_at,
     adaptive_over_edges,
     as_they_come,
+    by_arrival,
     by_count,
     by_count_and_arrival,
     free_now,
@@ -42,7 +43,6 @@ from tdpipe.core.errors import TDPipeError
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.policies.tail import admission_order
-from tdpipe.scheduling.policies.temporal import by_arrival
 from tdpipe.simulation.candidate import make_candidate, simulate
 from tdpipe.simulation.figures import Figures, figures_of
 from tdpipe.simulation.length_knowledge import Knowledge
@@ -71,7 +71,7 @@ class Ablation:
     policy: str
     mechanism: str
     instead: str = ""
-    build: Callable[[SchedulerSettings], Policy[Any]] = make_policy
+    build: Callable[[SchedulerSettings], Policy] = make_policy
     told: _Told | None = None
     """Of output lengths; None is what the whole policy is told."""
     control: ControlOnStage | None = None
@@ -82,7 +82,7 @@ class Ablation:
         return ": ".join(part for part in (self.policy, self.mechanism, self.instead) if part)
 
 
-def _of_both(policy: str, build: Callable[..., Policy[Any]]) -> tuple[Ablation, ...]:
+def _of_both(policy: str, build: Callable[..., Policy]) -> tuple[Ablation, ...]:
     """The mechanisms that both policies have; `build` takes a `decode_batch`."""
 
     def batches(mechanism: str, instead: str, decode_batch: object) -> Ablation:
@@ -112,12 +112,12 @@ ABLATIONS = (
     Ablation(
         "adaptive", "outlook", "KV that is free when asked", partial(adaptive, outlook=free_now)
     ),
-    Ablation("adaptive", "reserve", "any free block", partial(adaptive, has_room=a_free_block)),
+    Ablation("adaptive", "reserve", "any free block", partial(adaptive, has_reserve=a_free_block)),
     Ablation(
         "adaptive",
         "outlook and reserve",
         "any free block",
-        partial(adaptive, outlook=free_now, has_room=a_free_block),
+        partial(adaptive, outlook=free_now, has_reserve=a_free_block),
     ),
     *_of_both("temporal", temporal),
     Ablation("temporal", "forecast margin", "0", partial(temporal, margin=0.0)),

@@ -17,12 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from benchmarks.ablated import AblatedCandidate, adaptive
+from benchmarks.ablated import AblatedCandidate, adaptive, by_arrival
 from benchmarks.figures_file import add_json_option, open_figures
 from benchmarks.machine import cpu_cores
 from benchmarks.request_mix import LONGEST_PROMPT
 from tdpipe.core.errors import TDPipeError
-from tdpipe.scheduling.policies.temporal import by_arrival
 from tdpipe.simulation.bound import steady_bound
 from tdpipe.simulation.candidate import Candidate, make_candidate, simulate
 from tdpipe.simulation.figures import Figures, Part, figures_of

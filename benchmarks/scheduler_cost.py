@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -39,7 +38,7 @@ _HEADER = (
 )
 
 
-def steady_scheduler(policy: str, running: int, waiting: int, stages: int) -> Scheduler[Any]:
+def steady_scheduler(policy: str, running: int, waiting: int, stages: int) -> Scheduler:
     """A scheduler whose slots are all taken by sequences of staggered ages."""
     settings = SchedulerSettings(policy=policy, max_running=running)  # type: ignore[arg-type]
     blocks = running * (_PROMPT + _OUTPUT) // 16 * 2
@@ -94,7 +93,7 @@ class Cell:
         return 1e6 * (AIM.step + AIM.row * self.rows)
 
 
-def measure(scheduler: Scheduler[Any], running: int, steps: int) -> Costs:
+def measure(scheduler: Scheduler, running: int, steps: int) -> Costs:
     """Costs of so many steps, or of those until all work is done."""
     in_flight: list[Step] = []
     seconds: dict[int, float] = {}
@@ -112,7 +111,7 @@ def measure(scheduler: Scheduler[Any], running: int, steps: int) -> Costs:
         done = in_flight.pop(0)
         tokens = np.full(int(done.sample.sum()), 5, dtype=np.int32)
         begin = time.thread_time()
-        scheduler.on_result(done.id, tokens, (), _NOW)
+        scheduler.on_result(done.id, tokens)
         took += time.thread_time() - begin + seconds.pop(done.id)
         if len(scheduler.state.slots.free) >= running // 10:
             continue

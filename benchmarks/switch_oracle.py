@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from benchmarks.ablated import AblatedCandidate, free_share, temporal
 from benchmarks.figures_file import add_json_option, open_figures
 from benchmarks.machine import cpu_cores
 from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
-from benchmarks.switch_points import Points, Recording, Replay, climb, never
+from benchmarks.switch_points import Points, Recording, Replay, climb
 from tdpipe.core.errors import TDPipeError
 from tdpipe.simulation.candidate import make_candidate, simulate
 from tdpipe.simulation.length_knowledge import Knowledge
@@ -78,7 +78,7 @@ def search(task: Task, evaluations: int) -> Search:
     jobs = jobs_of(task)
     settings = task.candidate.settings
 
-    def rate(policy: Policy[Any]) -> float:
+    def rate(policy: Policy) -> float:
         candidate = AblatedCandidate(task.candidate.name, settings, build=lambda _: policy)
         return simulate(candidate, scenario, jobs)[0].output_tokens_per_second
 
@@ -89,9 +89,9 @@ def search(task: Task, evaluations: int) -> Search:
     def filling(fill: float) -> Callable[[Demands], FloatArray]:
         return partial(_filled, fill=fill, margin=settings.forecast_margin)
 
-    def climbed(start: Points, inner: TemporalPolicy) -> tuple[float, int]:
+    def climbed(start: Points, peaks: Callable[[Demands], FloatArray]) -> tuple[float, int]:
         def replayed(tried: Points) -> float:
-            return rate(Replay(inner, tried, len(jobs)))
+            return rate(Replay(settings, tried, len(jobs), peaks))
 
         found, highest = climb(start, replayed, len(jobs), evaluations // 2, Random(task.seed))
         return highest, len(found)
@@ -110,7 +110,7 @@ def search(task: Task, evaluations: int) -> Search:
     )
     best = (ours, len(our_points)) if ours > threshold else (threshold, len(points))
     for start, peaks in ((our_points, filling(1.0)), (points, filling(fill))):
-        best = max(best, climbed(start, temporal(settings, switch=never, peaks=peaks)))
+        best = max(best, climbed(start, peaks))
     tried = 1 + len(_SHARES) * len(_FILLS) + 2 * (1 + evaluations // 2)
     return Search(
         task.cell,

@@ -6,19 +6,22 @@ A moment is the number of requests that have ended by then, so that moving one l
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmarks.ablated import AblatedTemporal
 from tdpipe.core.step import Phase
-from tdpipe.scheduling.policies.temporal import TemporalState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
+    from tdpipe.core.settings import SchedulerSettings
+    from tdpipe.core.step import FloatArray
+    from tdpipe.scheduling.forecast import Demands
     from tdpipe.scheduling.policies.temporal import TemporalPolicy
-    from tdpipe.scheduling.policy import Plan, View
+    from tdpipe.scheduling.policy import Plan
     from tdpipe.scheduling.sequence import Sequence
+    from tdpipe.scheduling.view import View
 
 Points = tuple[int, ...]
 """Requests that have ended at each switch from decode to prefill, ascending."""
@@ -26,56 +29,48 @@ _FARTHEST = 24
 """Requests by which a switch is moved at once, at most."""
 
 
-def never(view: View, fitting: list[Sequence], decoded: float) -> bool:  # noqa: ARG001
-    """A switch rule for a policy whose phases are ended from outside."""
-    return False
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayState:
-    """The policy's state and how many points lie behind."""
-
-    inner: TemporalState
-    passed: int = 0
-
-
-class Replay:
-    """Ends decode phases at given points.
+class Replay(AblatedTemporal):
+    """The `temporal` policy whose decode phases end at given points instead of by its switch rule.
 
     Args:
-        inner: does all else; its own switch rule is `never`.
+        settings: settings of the policy.
         points: when to switch.
-        requests: all of the run, which are there from its start.
+        requests: number of requests of the run, all of which are there from its start.
+        peaks: see `AblatedTemporal`.
     """
 
-    name = "temporal"
-
-    def __init__(self, inner: TemporalPolicy, points: Points, requests: int) -> None:
-        self._inner = inner
+    def __init__(
+        self,
+        settings: SchedulerSettings,
+        points: Points,
+        requests: int,
+        peaks: Callable[[Demands], FloatArray] | None = None,
+    ) -> None:
+        margin, hysteresis = settings.forecast_margin, settings.switch_hysteresis
+        super().__init__(settings.token_budget, margin, hysteresis, peaks=peaks)
         self._points = points
         self._requests = requests
+        self._passed = 0
 
-    def initial(self) -> ReplayState:
-        """The policy's, before the first point."""
-        return ReplayState(self._inner.initial())
-
-    def plan(self, view: View, state: ReplayState) -> tuple[Plan | None, ReplayState]:
+    def plan(self, view: View) -> Plan | None:
         """See `Policy.plan`."""
-        inner, passed = state.inner, state.passed
-        if inner.phase is Phase.DECODE:
-            behind = bisect_right(self._points, view.changes - self._requests)
-            if behind > passed:
-                inner, passed = TemporalState(Phase.PREFILL), behind
-        plan, inner = self._inner.plan(view, inner)
-        return plan, ReplayState(inner, passed)
+        if self.phase is Phase.DECODE:
+            passed = bisect_right(self._points, view.changes - self._requests)
+            if passed > self._passed:
+                self._passed = passed
+                self.reset()
+        return super().plan(view)
+
+    def _worth_prefilling(self, view: View, fitting: list[Sequence]) -> bool:  # noqa: ARG002
+        return False
 
 
 class Recording:
     """Notes when a policy ends its decode phases.
 
     Args:
-        inner: decides.
-        requests: all of the run, which are there from its start.
+        inner: policy that decides.
+        requests: number of requests of the run, all of which are there from its start.
     """
 
     name = "temporal"
@@ -87,19 +82,20 @@ class Recording:
 
     @property
     def points(self) -> Points:
-        """Up to now."""
+        """Points at which decode phases have ended so far."""
         return tuple(self._noted)
 
-    def initial(self) -> TemporalState:
-        """The policy's."""
-        return self._inner.initial()
+    def reset(self) -> None:
+        """See `Policy.reset`."""
+        self._inner.reset()
 
-    def plan(self, view: View, state: TemporalState) -> tuple[Plan | None, TemporalState]:
+    def plan(self, view: View) -> Plan | None:
         """See `Policy.plan`."""
-        plan, after = self._inner.plan(view, state)
-        if plan is not None and plan.phase is Phase.PREFILL and state.phase is Phase.DECODE:
+        phase = self._inner.phase
+        plan = self._inner.plan(view)
+        if plan is not None and plan.phase is Phase.PREFILL and phase is Phase.DECODE:
             self._noted.append(view.changes - self._requests)
-        return plan, after
+        return plan
 
 
 def changed(points: Points, last: int, random: Random) -> Points:

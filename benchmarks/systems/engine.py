@@ -16,7 +16,7 @@ from tdpipe.controller.start import plan_stages, prepare_engine
 from tdpipe.core.profile import read_profile_file
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.core.settings import load_settings
-from tdpipe.scheduling.profiled_cost import profiled_cost
+from tdpipe.scheduling.cost_model import profiled_cost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -29,19 +29,20 @@ from tests.support.fake_executor import VOCABULARY, FakeStages, continuation
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tdpipe.scheduling.policy import Plan, Policy, View
+    from tdpipe.scheduling.policy import Plan, Policy
+    from tdpipe.scheduling.view import View
 
 POLICIES = ("temporal", "hybrid", "adaptive")
 GREEDY = SamplingParams()
 
 
-def make_policy(name: str) -> Policy[Any]:
+def make_policy(name: str) -> Policy:
     if name == "temporal":
         return TemporalPolicy(24, 0.0, 1.0)
     return HybridPolicy(24) if name == "hybrid" else AdaptivePolicy(24)
 
 
-def make_engine(policy: Policy[Any], stages: FakeStages) -> Engine:
+def make_engine(policy: Policy, stages: FakeStages) -> Engine:
     pipeline = start_in_process(
         PipelineSettings(stages=stages.stages), stages, torch.device("cpu"), print
     )
@@ -149,11 +150,11 @@ class BreaksAfter(HybridPolicy):
         super().__init__(24)
         self._plans = plans
 
-    def plan(self, view: View, state: None) -> tuple[Plan | None, None]:
+    def plan(self, view: View) -> Plan | None:
         self._plans -= 1
         if self._plans < 0:
             raise LookupError("no plan")
-        return super().plan(view, state)
+        return super().plan(view)
 
 
 class Labelled(HybridPolicy):
@@ -163,9 +164,9 @@ class Labelled(HybridPolicy):
         super().__init__(24)
         self._phases = iter(phases)
 
-    def plan(self, view: View, state: None) -> tuple[Plan | None, None]:
-        plan, state = super().plan(view, state)
-        return None if plan is None else replace(plan, phase=next(self._phases)), state
+    def plan(self, view: View) -> Plan | None:
+        plan = super().plan(view)
+        return None if plan is None else replace(plan, phase=next(self._phases))
 
 
 P, D, M = Phase.PREFILL, Phase.DECODE, Phase.MIXED

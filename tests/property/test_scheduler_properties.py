@@ -1,9 +1,9 @@
-"""Whatever arrives and whenever it is aborted: blocks are accounted for, every request ends once, none starves."""
+"""For any arrivals and aborts, every block is accounted for and every request ends exactly once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,7 +14,6 @@ from tdpipe.core.capacity import Capacity
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import Step
-from tdpipe.scheduling.answers import Idle
 from tdpipe.scheduling.cost_model import CostModel, MixingCost, proportional_cost
 from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
 from tdpipe.scheduling.policies.hybrid import HybridPolicy
@@ -23,18 +22,22 @@ from tdpipe.scheduling.policies.reference import ReferencePolicy
 from tdpipe.scheduling.policies.separate import SeparatePolicy
 from tdpipe.scheduling.policies.temporal import TemporalPolicy
 from tdpipe.scheduling.policies.throttled import ThrottledPolicy
-from tdpipe.scheduling.scheduler import Scheduler
+from tdpipe.scheduling.scheduler import Scheduler, Wait
 
 if TYPE_CHECKING:
     from tdpipe.scheduling.policy import Policy
 
-DEAR, HURRIED, GUARDED = "adaptive, mixing dear", "adaptive, ttft", "adaptive, ttft and tpot"
+DEAR_MIXING, TTFT_TARGET, BOTH_TARGETS = (
+    "adaptive, dear mixing",
+    "adaptive, ttft",
+    "adaptive, ttft and tpot",
+)
 POLICIES = (
     "temporal",
     "adaptive",
-    DEAR,
-    HURRIED,
-    GUARDED,
+    DEAR_MIXING,
+    TTFT_TARGET,
+    BOTH_TARGETS,
     "hybrid",
     "separate",
     "throttled",
@@ -62,17 +65,17 @@ class Case:
     slots: int
     budget: int
     arrivals: list[Arrival] = field(default_factory=list)
-    promptness: tuple[int, ...] = (0,)
-    """Results taken before each next step, over and over."""
-    pace: float = 0.0
-    """Seconds between two events. Where time stands still, requests count as coming for ever."""
+    results_per_step: tuple[int, ...] = (0,)
+    """Number of results that are booked before each next step, cyclically."""
+    seconds_per_event: float = 0.0
+    """Seconds between two events. If it is 0, requests always count as coming."""
 
 
 @st.composite
 def cases(draw: st.DrawFn, *, aborts: bool = True, oracle: bool = False) -> Case:
     block_size = draw(st.sampled_from((1, 4, 16)))
     arrivals = []
-    most_blocks_over = draw(st.sampled_from((0, 60)))
+    max_spare_blocks = draw(st.sampled_from((0, 60)))
     longest_prompt = draw(st.sampled_from((4, 40)))
     for _ in range(draw(st.integers(1, 14))):
         max_tokens = draw(st.integers(1, 40))
@@ -97,7 +100,7 @@ def cases(draw: st.DrawFn, *, aborts: bool = True, oracle: bool = False) -> Case
     return Case(
         draw(st.integers(1, 4)),
         block_size,
-        longest + draw(st.integers(0, most_blocks_over)),
+        longest + draw(st.integers(0, max_spare_blocks)),
         draw(st.integers(1, 12)),
         draw(st.integers(1, 64)),
         sorted(arrivals, key=lambda a: a.at),
@@ -106,13 +109,13 @@ def cases(draw: st.DrawFn, *, aborts: bool = True, oracle: bool = False) -> Case
     )
 
 
-def make_scheduler(policy: str, case: Case) -> Scheduler[Any]:
-    made: dict[str, Policy[Any]] = {
+def make_scheduler(policy: str, case: Case) -> Scheduler:
+    made: dict[str, Policy] = {
         "temporal": TemporalPolicy(case.budget, 0.0, 1.0),
         "adaptive": AdaptivePolicy(case.budget),
-        DEAR: AdaptivePolicy(case.budget),
-        HURRIED: AdaptivePolicy(case.budget, LatencyTargets(ttft=0.02)),
-        GUARDED: AdaptivePolicy(case.budget, LatencyTargets(ttft=0.02, tpot=0.005)),
+        DEAR_MIXING: AdaptivePolicy(case.budget),
+        TTFT_TARGET: AdaptivePolicy(case.budget, LatencyTargets(ttft=0.02)),
+        BOTH_TARGETS: AdaptivePolicy(case.budget, LatencyTargets(ttft=0.02, tpot=0.005)),
         "hybrid": HybridPolicy(case.budget),
         "separate": SeparatePolicy(case.budget),
         "throttled": ThrottledPolicy(case.budget),
@@ -120,24 +123,24 @@ def make_scheduler(policy: str, case: Case) -> Scheduler[Any]:
     }
     capacity = Capacity(case.blocks, case.block_size, case.slots, 128)
     cost = proportional_cost(case.stages)
-    if policy == DEAR:
+    if policy == DEAR_MIXING:
         cost = CostModel(cost.stages, MixingCost(seconds=1.0))
     return Scheduler(made[policy], capacity, cost)
 
 
-def check_blocks(scheduler: Scheduler[Any]) -> None:
+def check_blocks(scheduler: Scheduler) -> None:
     state = scheduler.state
     tables = np.zeros(state.pool.blocks, dtype=np.int32)
     for slot in state.slots.occupied:
-        held = state.slots.table[slot, : state.slots.held[slot]]
-        np.add.at(tables, held, 1)
-        assert state.slots.held[slot] == state.pool.blocks_for(int(state.slots.scheduled[slot]))
+        count = state.slots.block_count[slot]
+        np.add.at(tables, state.slots.block_table[slot, :count], 1)
+        assert count == state.pool.blocks_for(int(state.slots.scheduled[slot]))
     assert np.array_equal(tables, state.pool.references)
     assert int((state.pool.references > 0).sum()) == state.pool.used
 
 
 class Replay:
-    """Drives a scheduler as an engine with a pipeline would, one event a tick."""
+    """Drives a scheduler as an engine with a pipeline does, one event per tick."""
 
     def __init__(self, policy: str, case: Case) -> None:
         self.case = case
@@ -151,7 +154,7 @@ class Replay:
 
     @property
     def now(self) -> float:
-        return self.turn * self.case.pace
+        return self.turn * self.case.seconds_per_event
 
     def run(self) -> None:
         arrivals = list(enumerate(self.case.arrivals))
@@ -163,7 +166,7 @@ class Replay:
             for index, arrival in enumerate(self.case.arrivals):
                 name = str(index)
                 due = arrival.aborts_after is not None and arrival.at + arrival.aborts_after == tick
-                if due and name not in self.ended and self.scheduler.abort(name, self.now):
+                if due and name not in self.ended and self.scheduler.abort(name):
                     self.ended[name] = FinishReason.ABORT
             self.advance()
             check_blocks(self.scheduler)
@@ -183,7 +186,7 @@ class Replay:
 
     def advance(self) -> None:
         self.turn += 1
-        for _ in range(self.case.promptness[self.turn % len(self.case.promptness)]):
+        for _ in range(self.case.results_per_step[self.turn % len(self.case.results_per_step)]):
             if self.in_flight:
                 self.deliver(self.in_flight.pop(0))
         step = self.scheduler.next_step(self.now)
@@ -192,13 +195,13 @@ class Replay:
             self.in_flight.append(step)
         elif self.in_flight:
             self.deliver(self.in_flight.pop(0))
-        elif isinstance(step, Idle):
+        elif step is Wait.FOR_REQUEST:
             assert not self.scheduler.state.sequences
         else:
             raise AssertionError("waits for a result with nothing in flight")
 
     def execute(self, step: Step) -> None:
-        """A stage's view: rows continue where the slot stands and have the blocks they need."""
+        """Check what a stage relies on: each row continues where its slot ends."""
         for start in step.starts:
             self.coverage[start.slot] = 0
             self.sequence_of_slot[start.slot] = (start.sequence, len(start.tokens))
@@ -214,7 +217,7 @@ class Replay:
             # Requests are added in the order of the case, and numbered in the order of adding.
             stop = self.output[str(number)] + 1 >= self.case.arrivals[number].stops_at
             tokens.append(STOP if stop else OTHER)
-        emission = self.scheduler.on_result(step.id, np.array(tokens, dtype=np.int32), (), self.now)
+        emission = self.scheduler.on_result(step.id, np.array(tokens, dtype=np.int32))
         for name in emission.request_ids:
             assert name not in self.ended
             self.output[name] += 1
@@ -266,7 +269,7 @@ def test_a_new_epoch_starts_every_sequence_again_with_its_tokens(
         if not replay.scheduler.state.sequences:
             break
         replay.advance()
-    replay.scheduler.requeue_all(2, replay.now)
+    replay.scheduler.requeue_all(2)
     replay.in_flight.clear()
     assert replay.scheduler.state.pool.used == 0
     while replay.scheduler.state.sequences:
@@ -281,16 +284,16 @@ def test_a_new_epoch_starts_every_sequence_again_with_its_tokens(
 def test_no_request_waits_for_an_endless_stream_of_others(
     policy: str, case: Case, gap: int
 ) -> None:
-    """Others keep coming at a rate that the pipeline can serve; what came first must end all the same."""
+    """Requests keep coming at a rate that the pipeline can serve, and the first ones must end nevertheless."""
     small = Arrival(0, 4, 6, 6, None, (6,))
     blocks = case.blocks + 2 * -(-10 // case.block_size)
     stream = replace(case, blocks=blocks, slots=case.slots + 2, budget=case.budget + 8)
     watched = [replace(arrival, at=0) for arrival in case.arrivals]
     # A tick is one event, so a request of n tokens takes at least 2n of them: this many serve the watched in turn.
-    patience = 20 + 8 * sum(each.prompt + each.max_tokens for each in watched)
-    others = [replace(small, at=tick) for tick in range(0, patience, gap)]
+    ticks = 20 + 8 * sum(each.prompt + each.max_tokens for each in watched)
+    others = [replace(small, at=tick) for tick in range(0, ticks, gap)]
     replay = Replay(policy, replace(stream, arrivals=[*watched, *others]))
-    for tick in range(patience):
+    for tick in range(ticks):
         for index, arrival in enumerate(replay.case.arrivals):
             if arrival.at == tick:
                 replay.add(index, arrival)

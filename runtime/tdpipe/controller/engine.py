@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tdpipe.controller.length_revision import LengthRevision
 from tdpipe.controller.snapshot import FIRST_PHASE, EngineSnapshot, StageClock
@@ -24,7 +23,7 @@ from tdpipe.core.errors import PipelineError
 from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import Step
 from tdpipe.prediction.features import PromptFeatures
-from tdpipe.scheduling.answers import Idle, WaitUntil
+from tdpipe.scheduling.scheduler import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +72,7 @@ class Engine:
     def __init__(
         self,
         pipeline: Pipeline,
-        scheduler: Scheduler[Any],
+        scheduler: Scheduler,
         predictor: LengthPredictor,
         vocab_size: int,
     ) -> None:
@@ -178,7 +177,10 @@ class Engine:
                 step = self._scheduler.next_step(time.monotonic())
                 if isinstance(step, Step):
                     self._issue(step)
-                for result in self._pipeline.poll(self._poll_timeout(step)):
+                elif step is Wait.FOR_RESULT and not self._scheduler.state.in_flight:
+                    raise RuntimeError("the scheduler waits for a result, but no step is in flight")
+                timeout = 0.0 if isinstance(step, Step) else None  # None waits for any event
+                for result in self._pipeline.poll(timeout):
                     self._complete(result)
         except PipelineError as error:
             _log.error("the pipeline failed: %s", error)
@@ -189,18 +191,6 @@ class Engine:
         else:
             self._fail("the engine was closed")
 
-    def _poll_timeout(self, step: Step | WaitUntil | Idle) -> float | None:
-        """Return the seconds to wait for a result before the next step is requested; None waits for an event."""
-        if isinstance(step, Step):
-            return 0.0
-        if isinstance(step, Idle):
-            return None
-        if not math.isinf(step.time):
-            return max(0.0, step.time - time.monotonic())
-        if not self._scheduler.state.in_flight:
-            raise RuntimeError("the scheduler waits for a result, but no step is in flight")
-        return None
-
     def _issue(self, step: Step) -> None:
         self._phase = step.phase
         self._clock.started(time.monotonic())
@@ -209,7 +199,7 @@ class Engine:
     def _complete(self, result: StepResult) -> None:
         now = time.monotonic()
         output = result.output
-        emission = self._scheduler.on_result(output.step, output.tokens, result.busy, now)
+        emission = self._scheduler.on_result(output.step, output.tokens)
         self._clock.completed(result.busy, len(self._scheduler.state.in_flight), now)
         pushes: dict[asyncio.AbstractEventLoop, list[tuple[RequestStream, TokenDelta]]] = {}
         for name, token, row in zip(
@@ -243,11 +233,10 @@ class Engine:
         """End a request that is complete after `length` output tokens; None aborts it."""
         name = listener.request.id
         if self._listeners.get(name) is listener:
-            now = time.monotonic()
             if length is None:
-                self._scheduler.abort(name, now)
+                self._scheduler.abort(name)
             else:
-                self._scheduler.finish(name, length, now)
+                self._scheduler.finish(name, length)
             output_tokens = listener.received if length is None else length
             self._remove(name, output_tokens, complete=length is not None)
 

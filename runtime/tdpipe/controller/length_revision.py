@@ -7,7 +7,7 @@ seconds. A few per step, oldest first, reach each request before it is admitted,
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +27,7 @@ class LengthRevision:
         scheduler: The scheduler of the requests.
     """
 
-    def __init__(self, predictor: LengthPredictor, scheduler: Scheduler[Any]) -> None:
+    def __init__(self, predictor: LengthPredictor, scheduler: Scheduler) -> None:
         self._predictor = predictor
         self._scheduler = scheduler
         self._version = predictor.version

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tdpipe.controller.engine import Engine
 from tdpipe.controller.engine_profile import check_device, load_profile
@@ -15,8 +15,8 @@ from tdpipe.prediction.catboost_predictor import CatBoostPredictor
 from tdpipe.prediction.model_file import read_model
 from tdpipe.prediction.training_process import TrainingProcess
 from tdpipe.scheduling.cost_fit import fit_cost
+from tdpipe.scheduling.cost_model import profiled_cost
 from tdpipe.scheduling.policies.make import make_policy
-from tdpipe.scheduling.profiled_cost import profiled_cost
 from tdpipe.scheduling.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class EngineParts:
     """The arguments of an `Engine`, with the pipeline started and warmed up."""
 
     pipeline: Pipeline
-    scheduler: Scheduler[Any]
+    scheduler: Scheduler
     predictor: LengthPredictor
     vocab_size: int
 

@@ -10,13 +10,13 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tdpipe.scheduling.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from tdpipe.core.step import IntArray, Step
-    from tdpipe.scheduling.answers import Emission, Idle, WaitUntil
+    from tdpipe.scheduling.scheduler import Emission, Wait
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -37,22 +37,20 @@ class CpuSeconds:
         return cls(time.process_time(), sum(_thread_seconds(each) for each in named))
 
 
-class TimedScheduler(Scheduler[Any]):
+class TimedScheduler(Scheduler):
     """A scheduler that measures its own CPU time."""
 
     seconds = 0.0
 
-    def next_step(self, now: float) -> Step | WaitUntil | Idle:
+    def next_step(self, now: float) -> Step | Wait:
         began = time.thread_time()
         step = super().next_step(now)
         self.seconds += time.thread_time() - began
         return step
 
-    def on_result(
-        self, step_id: int, tokens: IntArray, stage_durations: tuple[float, ...], now: float
-    ) -> Emission:
+    def on_result(self, step_id: int, tokens: IntArray) -> Emission:
         began = time.thread_time()
-        emission = super().on_result(step_id, tokens, stage_durations, now)
+        emission = super().on_result(step_id, tokens)
         self.seconds += time.thread_time() - began
         return emission
 

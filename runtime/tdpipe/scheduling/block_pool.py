@@ -1,7 +1,7 @@
-"""KV blocks: who holds them, and which free ones still hold something worth finding.
+"""The KV blocks: which are referenced, and which unreferenced ones can still be found by their content.
 
-A block is free, referenced (by one table or more), or evictable: unreferenced but with a content hash under which
-it can be found again until its room is needed.
+A block is free, referenced (by one block table or more), or evictable: unreferenced, but with a content hash under
+which it can be found again until it is allocated for something else.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class BlockPool:
-    """Reference-counted blocks `0..blocks-1`.
+    """Reference-counted blocks with the numbers from 0 to `blocks` - 1.
 
     Args:
-        blocks: how many there are.
-        block_size: tokens in each.
+        blocks: number of blocks.
+        block_size: number of tokens in a block.
     """
 
     def __init__(self, blocks: int, block_size: int) -> None:
@@ -35,23 +35,25 @@ class BlockPool:
 
     @property
     def available(self) -> int:
-        """Blocks that `allocate` can give: free and evictable ones."""
+        """Number of blocks that can be allocated: free and evictable ones."""
         return self._free_count + len(self._evictable)
 
     @property
     def used(self) -> int:
-        """Blocks that are referenced."""
+        """Number of blocks that are referenced."""
         return self.blocks - self.available
 
     def blocks_for(self, tokens: int) -> int:
-        """Blocks that hold `tokens` tokens."""
+        """Return the number of blocks that hold `tokens` tokens."""
         return -(-tokens // self.block_size)
 
     def allocate(self, count: int) -> IntArray:
-        """`count` blocks with one reference each; evicts the least recently released hashed ones last.
+        """Return `count` blocks with one reference each.
+
+        Free blocks are taken first, then evictable ones, of which the least recently released goes first.
 
         Raises:
-            ValueError: fewer are available.
+            ValueError: fewer blocks are available.
         """
         if count > self.available:
             raise ValueError(f"{count} blocks wanted, {self.available} available")
@@ -65,28 +67,29 @@ class BlockPool:
         return taken
 
     def share(self, block: int) -> None:
-        """Add a reference to a block found by its hash."""
+        """Add a reference to a block that was found by its content."""
         self._evictable.pop(block, None)
         self.references[block] += 1
 
     def release(self, blocks: IntArray) -> None:
-        """Drop one reference of each; `blocks` names none twice."""
+        """Drop one reference of each block; no block may occur twice."""
         self.references[blocks] -= 1
-        idle = blocks[self.references[blocks] == 0]
+        unreferenced = blocks[self.references[blocks] == 0]
         if self._hash_of:
-            hashed = [int(block) for block in idle if int(block) in self._hash_of]
+            hashed = [int(block) for block in unreferenced if int(block) in self._hash_of]
             self._evictable.update(dict.fromkeys(hashed))
-            idle = np.array([b for b in idle if int(b) not in self._hash_of], dtype=np.int32)
-        self._push(idle)
+            plain = [b for b in unreferenced if int(b) not in self._hash_of]
+            unreferenced = np.array(plain, dtype=np.int32)
+        self._push(unreferenced)
 
     def label(self, block: int, content: int) -> None:
-        """Make a full, referenced block findable by its content's hash; the first of equal content stays."""
+        """Register a full, referenced block under its content hash; of equal contents the first block is kept."""
         if content not in self._block_of and block not in self._hash_of:
             self._block_of[content] = block
             self._hash_of[block] = content
 
     def find(self, content: int) -> int | None:
-        """The block of that content, if it is still there."""
+        """Return the block with that content hash, if there still is one."""
         return self._block_of.get(content)
 
     def _push(self, blocks: IntArray) -> None:

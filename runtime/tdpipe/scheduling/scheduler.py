@@ -1,66 +1,84 @@
 """The deterministic state machine between requests and steps.
 
-Engine, simulator and property tests drive it alike. It alone owns queues, slots, blocks and preemption; which rows run
-is the policy's to say. Blocks and slots are free for reuse the moment their sequence ends or is preempted, even with
-steps in flight, because every stage executes steps in the order of issue.
+Engine, simulator and property tests drive it alike. It alone owns queues, slots, blocks and preemption; the policy only
+says which rows run.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Generic
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tdpipe.core.errors import RequestError
 from tdpipe.core.request import FinishReason, Request
-from tdpipe.scheduling.answers import Emission, Idle, WaitUntil
 from tdpipe.scheduling.block_pool import BlockPool
 from tdpipe.scheduling.forecast import KVForecast
-from tdpipe.scheduling.policy import Policy, StateT
+from tdpipe.scheduling.running_sequences import RunningSequences
 from tdpipe.scheduling.sequence import Sequence, outcomes_of
-from tdpipe.scheduling.slot_table import SlotTable
 from tdpipe.scheduling.state import SchedulerState
 from tdpipe.scheduling.step_issuer import StepIssuer
-from tdpipe.scheduling.view import StateView
+from tdpipe.scheduling.view import View
 
 if TYPE_CHECKING:
     from tdpipe.core.capacity import Capacity
     from tdpipe.core.lengths import LengthDistribution
     from tdpipe.core.step import IntArray, Step
     from tdpipe.scheduling.cost_model import CostModel
+    from tdpipe.scheduling.policy import Policy
 
 
-class Scheduler(Generic[StateT]):
-    """See the module. Times are seconds of one clock, the caller's.
+class Wait(Enum):
+    """What the scheduler waits for when it has no step to issue."""
+
+    FOR_RESULT = "result"
+    """A step's result, a new request or the end of one."""
+    FOR_REQUEST = "request"
+    """A new request, because all others have ended."""
+
+
+@dataclass(slots=True)
+class Emission:
+    """What a result brought: one token per entry, and the requests that ended with it."""
+
+    request_ids: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    """Index of each token in the step's output."""
+    finished: dict[str, FinishReason] = field(default_factory=dict)
+
+
+class Scheduler:
+    """Decides on steps and books their results. All times are seconds of one clock, the caller's.
 
     Args:
-        policy: decides which rows run.
+        policy: decides which rows run; it belongs to this scheduler.
         capacity: what the pipeline holds.
         cost: what steps cost on each stage, for the policy.
         first_step: number of the first step, where a warm-up has used some.
     """
 
     def __init__(
-        self, policy: Policy[StateT], capacity: Capacity, cost: CostModel, first_step: int = 0
+        self, policy: Policy, capacity: Capacity, cost: CostModel, first_step: int = 0
     ) -> None:
         self.capacity = capacity
         pool = BlockPool(capacity.blocks, capacity.block_size)
-        longest = pool.blocks_for(capacity.max_context)
-        self._state = SchedulerState(pool, SlotTable(capacity.slots, longest))
+        max_blocks = pool.blocks_for(capacity.max_context)
+        self._state = SchedulerState(pool, RunningSequences(capacity.slots, max_blocks))
         self._policy = policy
-        self._policy_state = policy.initial()
         forecast = KVForecast(capacity.max_context, capacity.block_size)
-        self._view = StateView(self._state, len(cost.stages), cost, forecast)
+        self._view = View(self._state, len(cost.stages), cost, forecast)
         self._issuer = StepIssuer(self._state, first_step)
 
     @property
     def state(self) -> SchedulerState:
-        """For reading: metrics, tests."""
+        """State, which callers such as metrics and tests may only read."""
         return self._state
 
     def forecast_peak(self) -> float:
-        """KV blocks that the sequences which hold KV will need at most, in expectation."""
+        """Return the largest expected number of KV blocks that the sequences which hold KV will need."""
         return float(self._view.running_demand().mean.max())
 
     def add(self, request: Request, now: float) -> None:
@@ -84,7 +102,7 @@ class Scheduler(Generic[StateT]):
         self._state.waiting.append(sequence)
 
     def revise(self, request_id: str, lengths: LengthDistribution) -> None:
-        """Replace a request's predicted length, when a predictor has learned more. Unknown ids are ignored."""
+        """Replace a request's predicted length when a predictor has learned more. Unknown ids are ignored."""
         sequence = self._state.sequences.get(request_id)
         if sequence is None:
             return
@@ -92,16 +110,16 @@ class Scheduler(Generic[StateT]):
         if sequence.slot >= 0:
             self._state.slots.outcomes[sequence.slot] = sequence.outcomes
         else:
-            self._state.waiting.revised(sequence)
+            self._state.waiting.update(sequence)
 
-    def abort(self, request_id: str, now: float) -> bool:
-        """End a request in whatever state, because nobody wants it any more; False if it has ended."""
-        return self.finish(request_id, 0, now)
+    def abort(self, request_id: str) -> bool:
+        """End a request that nobody wants any more; return False if it has already ended."""
+        return self.finish(request_id, 0)
 
-    def finish(self, request_id: str, length: int, now: float) -> bool:  # noqa: ARG002 - as in `add`
-        """End a request whose first `length` output tokens complete it; False if it has ended.
+    def finish(self, request_id: str, length: int) -> bool:
+        """End a request whose first `length` output tokens complete it; return False if it has already ended.
 
-        A stop string is found after the engine has gone on: the surplus tokens are dropped.
+        A stop string is found after the engine has gone on, so the surplus tokens are dropped.
         """
         sequence = self._state.sequences.get(request_id)
         if sequence is None:
@@ -110,8 +128,8 @@ class Scheduler(Generic[StateT]):
         self._state.end(sequence)
         return True
 
-    def requeue_all(self, epoch: int, now: float, first_step: int = 0) -> None:  # noqa: ARG002
-        """A new pipeline has nothing of the old one: every sequence starts again with the tokens it has.
+    def requeue_all(self, epoch: int, first_step: int = 0) -> None:
+        """Queue every sequence again with the tokens that it has, because a new pipeline has no KV of the old one.
 
         Results of earlier epochs must not be booked any more; steps count from `first_step` again.
 
@@ -124,17 +142,17 @@ class Scheduler(Generic[StateT]):
         for slot in self._state.slots.occupied:
             self._state.preempt(int(slot))
         self._state.in_flight.clear()
-        self._state.flying.clear()
+        self._state.late_tokens.clear()
         self._issuer = StepIssuer(self._state, first_step)
-        self._policy_state = self._policy.initial()
+        self._policy.reset()
 
-    def next_step(self, now: float) -> Step | WaitUntil | Idle:
-        """The next step to issue, in order, or what to wait for."""
+    def next_step(self, now: float) -> Step | Wait:
+        """Return the next step to issue, in order, or what to wait for."""
         while True:
             self._view.renew(now)
-            plan, self._policy_state = self._policy.plan(self._view, self._policy_state)
+            plan = self._policy.plan(self._view)
             if plan is None:
-                return WaitUntil(math.inf) if self._state.sequences else Idle()
+                return Wait.FOR_RESULT if self._state.sequences else Wait.FOR_REQUEST
             preempted = self._state.preemptions
             step = self._issuer.issue(plan)
             if step is not None:
@@ -143,29 +161,28 @@ class Scheduler(Generic[StateT]):
                 raise RuntimeError(
                     f"policy {self._policy.name} planned rows that cannot run: {plan}"
                 )
-            # The rows lost their own blocks; what that leaves may run now.
+            # All planned rows were preempted; others may run with the blocks that this has freed.
 
-    def on_result(
-        self,
-        step_id: int,
-        tokens: IntArray,
-        stage_durations: tuple[float, ...],  # noqa: ARG002 - cost models that learn will read them
-        now: float,  # noqa: ARG002
-    ) -> Emission:
-        """Book a step's sampled tokens; tokens of sequences that have ended since are dropped."""
+    def on_result(self, step_id: int, tokens: IntArray) -> Emission:
+        """Book the tokens that a step sampled; tokens of sequences that have ended since are dropped.
+
+        Args:
+            step_id: number of the step, which is in flight.
+            tokens: [sampled rows] token ids.
+        """
         state, slots = self._state, self._state.slots
-        flight = state.in_flight.pop(step_id)
-        stays = slots.number[flight.slots] == flight.numbers
-        stays &= slots.pending[flight.slots] > 0
-        held = flight.slots[stays]
-        slots.pending[held] -= 1
-        found = [slots.sequences[slot] for slot in flight.slots.tolist()]
-        late = [] if stays.all() else np.flatnonzero(~stays).tolist()
-        for row in late:
-            found[row] = self._landed(int(flight.numbers[row]))
+        step = state.in_flight.pop(step_id)
+        stays = slots.number[step.slots] == step.numbers
+        stays &= slots.pending[step.slots] > 0
+        running = step.slots[stays]
+        slots.pending[running] -= 1
+        found = [slots.sequences[slot] for slot in step.slots.tolist()]
+        late_rows = [] if stays.all() else np.flatnonzero(~stays).tolist()
+        for row in late_rows:
+            found[row] = self._take_late_token(int(step.numbers[row]))
         rows = [row for row, sequence in enumerate(found) if sequence is not None]
         sequences = [sequence for sequence in found if sequence is not None]
-        values = (tokens[rows] if late else tokens).tolist()
+        values = (tokens[rows] if late_rows else tokens).tolist()
         emission = Emission([sequence.request.id for sequence in sequences], values, rows)
         for sequence, value in zip(sequences, values, strict=True):
             request, generated = sequence.request, sequence.generated
@@ -175,17 +192,17 @@ class Scheduler(Generic[StateT]):
                 reason = FinishReason.STOP if stops else FinishReason.LENGTH
                 emission.finished[request.id] = reason
                 state.end(sequence)
-        for row in late:
-            if (landed := found[row]) is not None:
-                state.waiting.revised(landed)
+        for row in late_rows:
+            if (waiting := found[row]) is not None:
+                state.waiting.update(waiting)
         return emission
 
-    def _landed(self, number: int) -> Sequence | None:
-        """The sequence of a token that was in flight when its sequence lost its slot."""
-        flying = self._state.flying
-        if number not in flying:
+    def _take_late_token(self, number: int) -> Sequence | None:
+        """Return the waiting sequence whose token was in flight when it lost its slot; None if it has ended."""
+        late_tokens = self._state.late_tokens
+        if number not in late_tokens:
             return None
-        flying[number] -= 1
-        if flying[number] == 0:
-            del flying[number]
+        late_tokens[number] -= 1
+        if late_tokens[number] == 0:
+            del late_tokens[number]
         return self._state.waiting.find(number)

@@ -11,16 +11,17 @@ from tdpipe.scheduling.waiting_queue import WaitingQueue
 if TYPE_CHECKING:
     from tdpipe.core.step import IntArray
     from tdpipe.scheduling.block_pool import BlockPool
+    from tdpipe.scheduling.running_sequences import RunningSequences
     from tdpipe.scheduling.sequence import Sequence
-    from tdpipe.scheduling.slot_table import SlotTable
 
 
 @dataclass(frozen=True, slots=True)
-class Flight:
-    """A step whose result is awaited: the sampled rows, as they were when it was issued."""
+class InFlightStep:
+    """The sampled rows of a step whose result is awaited, as they were when it was issued."""
 
     slots: IntArray
     numbers: IntArray
+    """[rows] numbers of the sequences that held the slots."""
 
 
 @dataclass(slots=True)
@@ -28,51 +29,51 @@ class SchedulerState:
     """Mutable state, changed by the scheduler and its issuer alone."""
 
     pool: BlockPool
-    slots: SlotTable
+    slots: RunningSequences
     waiting: WaitingQueue = field(default_factory=WaitingQueue)
     sequences: dict[str, Sequence] = field(default_factory=dict)
-    """Every request that has not ended."""
-    in_flight: dict[int, Flight] = field(default_factory=dict)
-    """In the order of issue."""
-    flying: dict[int, int] = field(default_factory=dict)
-    """Sequences without a slot that have tokens in flight: number → how many."""
+    """Sequences of all requests that have not ended, by request id."""
+    in_flight: dict[int, InFlightStep] = field(default_factory=dict)
+    """Steps in flight by number, in the order of issue."""
+    late_tokens: dict[int, int] = field(default_factory=dict)
+    """Number of tokens in flight of each sequence that has lost its slot, by sequence number."""
     epoch: int = 0
-    """Of the pipeline that executes the steps."""
+    """Epoch of the pipeline that executes the steps."""
     added: int = 0
-    """Requests since the start; also the next one's number."""
+    """Number of requests since the start, which is also the number of the next one."""
     last_arrival: float = 0.0
-    """Seconds of the caller's clock."""
+    """Time of the latest arrival in seconds of the caller's clock."""
     finished: int = 0
     preemptions: int = 0
     phase_switches: int = 0
-    """Times that prefill and decode took turns; mixed steps are neither."""
+    """Number of changes between prefill and decode; mixed steps do not count."""
     pure_phase: Phase | None = None
-    """Of the last step that was not mixed."""
+    """Phase of the latest step that was not mixed."""
 
-    def enter(self, phase: Phase) -> None:
-        """A step of this phase is issued."""
+    def enter_phase(self, phase: Phase) -> None:
+        """Count a change of phase if a step of this phase makes one."""
         if phase is Phase.MIXED:
             return
         self.phase_switches += self.pure_phase not in (None, phase)
         self.pure_phase = phase
 
     def preempt(self, slot: int) -> None:
-        """Take a sequence's KV; it waits for its turn with the tokens that it has."""
+        """Take a sequence's KV and queue the sequence again with the tokens that it has."""
         sequence = self.slots.sequences[slot]
         assert sequence is not None
         pending = int(self.slots.pending[slot])
-        self.pool.release(self.slots.leave(slot))
+        self.pool.release(self.slots.remove(slot))
         self.waiting.put_back(sequence)
         self.preemptions += 1
         if pending:
-            self.flying[sequence.number] = pending
+            self.late_tokens[sequence.number] = pending
 
     def end(self, sequence: Sequence) -> None:
         """Forget a sequence and free what it holds."""
         if sequence.slot >= 0:
-            self.pool.release(self.slots.leave(sequence.slot))
+            self.pool.release(self.slots.remove(sequence.slot))
         else:
             self.waiting.remove(sequence)
-            self.flying.pop(sequence.number, None)
+            self.late_tokens.pop(sequence.number, None)
         del self.sequences[sequence.request.id]
         self.finished += 1

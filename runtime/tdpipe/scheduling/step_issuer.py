@@ -1,4 +1,4 @@
-"""From a policy's rows to a step: slots, blocks, and who must give them up.
+"""Turns a policy's rows into a step: gives them slots and blocks, and preempts sequences where blocks run out.
 
 Blocks and slots are free for reuse the moment their sequence ends or is preempted, even with steps in flight, because
 every stage executes steps in the order of issue.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tdpipe.core.step import SequenceStart, Step
-from tdpipe.scheduling.state import Flight, SchedulerState
+from tdpipe.scheduling.state import InFlightStep, SchedulerState
 
 if TYPE_CHECKING:
     from tdpipe.core.step import IntArray
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class StepIssuer:
-    """Numbers steps from `first_step` and books them as in flight."""
+    """Issues steps, numbered from `first_step`, and records them as in flight."""
 
     def __init__(self, state: SchedulerState, first_step: int = 0) -> None:
         self._state = state
@@ -28,11 +28,11 @@ class StepIssuer:
         self._next_turn = 0
 
     def issue(self, plan: Plan) -> Step | None:
-        """The step of the plan's rows that there are blocks for, or None if there is none such.
+        """Return the step of those rows of the plan that there are blocks for, or None if there are none.
 
-        Decode rows take the blocks of the latest arrivals if need be; prefill rows take what is left. Where decode rows
-        took blocks, no prefill row runs: it was planned for a sequence that may have lost its KV, and for blocks that
-        are gone.
+        Decode rows preempt the latest arrivals if blocks are short; prefill rows take the blocks that are left. After a
+        preemption no prefill row runs, because it was planned for a sequence that may have lost its KV and for blocks
+        that are gone.
         """
         state, slots = self._state, self._state.slots
         preempted = state.preemptions
@@ -40,15 +40,15 @@ class StepIssuer:
         starts: list[SequenceStart] = []
         rows: list[tuple[int, int]] = []
         for sequence, count in plan.prefill if state.preemptions == preempted else ():
-            begun = sequence.slot >= 0
-            if not begun and (sequence not in state.waiting or not slots.free):
+            running = sequence.slot >= 0
+            if not running and (sequence not in state.waiting or not slots.free):
                 continue
-            first = int(slots.scheduled[sequence.slot]) if begun else 0
-            held = int(slots.held[sequence.slot]) if begun else 0
+            first = int(slots.scheduled[sequence.slot]) if running else 0
+            held = int(slots.block_count[sequence.slot]) if running else 0
             count = min(count, (held + state.pool.available) * state.pool.block_size - first)
             if count <= 0:
                 break
-            if not begun:
+            if not running:
                 starts.append(self._start(sequence))
             blocks = state.pool.allocate(state.pool.blocks_for(first + count) - held)
             slots.append_blocks(sequence.slot, blocks)
@@ -81,19 +81,19 @@ class StepIssuer:
             first_positions,
             counts,
             sample,
-            _joined(new_slots),
-            _joined(new_blocks),
+            _concatenate(new_slots),
+            _concatenate(new_blocks),
         )
-        state.enter(step.phase)
-        state.in_flight[step.id] = Flight(sampled, slots.number[sampled])
+        state.enter_phase(step.phase)
+        state.in_flight[step.id] = InFlightStep(sampled, slots.number[sampled])
         self._next_step += 1
         return step
 
     def _decode_rows(self, decode: IntArray) -> tuple[IntArray, list[IntArray], list[IntArray]]:
-        """The rows that got their block, preempting the latest arrivals where there is none."""
+        """Return the rows that got a block, and the slots and numbers of new blocks; preempts the latest arrivals."""
         slots, pool = self._state.slots, self._state.pool
         while True:
-            full = decode[slots.scheduled[decode] >= slots.held[decode] * pool.block_size]
+            full = decode[slots.scheduled[decode] >= slots.block_count[decode] * pool.block_size]
             if len(full) <= pool.available:
                 break
             occupied = slots.occupied
@@ -103,13 +103,13 @@ class StepIssuer:
         if not len(full):
             return decode, [], []
         blocks = pool.allocate(len(full))
-        slots.table[full, slots.held[full]] = blocks
-        slots.held[full] += 1
+        slots.block_table[full, slots.block_count[full]] = blocks
+        slots.block_count[full] += 1
         return decode, [full], [blocks]
 
     def _start(self, sequence: Sequence) -> SequenceStart:
         self._state.waiting.remove(sequence)
-        slot = self._state.slots.take(sequence)
+        slot = self._state.slots.add(sequence)
         request = sequence.request
         return SequenceStart(
             slot,
@@ -120,5 +120,5 @@ class StepIssuer:
         )
 
 
-def _joined(parts: list[IntArray]) -> IntArray:
+def _concatenate(parts: list[IntArray]) -> IntArray:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)

@@ -1,6 +1,7 @@
-"""Sequences that wait for KV: those that lost theirs first, then by arrival; or the longest expected output first.
+"""The sequences that wait for KV, in two orders.
 
-Looking at either head, ending a sequence and asking for sums cost no time in the number waiting.
+The first is preempted sequences and then new ones, each by arrival; the second is the longest expected output first.
+Looking at the head of either order, ending a sequence and reading the sums take constant time.
 """
 
 from __future__ import annotations
@@ -14,36 +15,36 @@ if TYPE_CHECKING:
 
     from tdpipe.scheduling.sequence import Sequence
 
-_BUCKET = 8
-"""Output tokens within which lengths count as equal; expectations are no sharper."""
+_LENGTH_BUCKET = 8
+"""Number of output tokens within which lengths count as equal; predictions are not more exact."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Sums over waiting sequences, for means of what is to come."""
+    """Sums over the waiting sequences, from which means are taken."""
 
     sequences: int = 0
     tokens: float = 0.0
-    """Tokens to prefill."""
+    """Number of tokens to prefill."""
     output: float = 0.0
-    """Expected output tokens to come."""
+    """Expected number of output tokens to come."""
     tokens_output: float = 0.0
-    """Of each sequence's tokens times its expected output."""
+    """Sum of each sequence's tokens times its expected output."""
     output_squared: float = 0.0
-    """Of each sequence's expected squared output."""
+    """Sum of each sequence's expected squared output."""
     tokens_squared: float = 0.0
-    """Of each sequence's squared tokens."""
+    """Sum of each sequence's squared tokens."""
 
 
 class WaitingQueue:
-    """Ordered by arrival within the preempted and within the new."""
+    """Waiting sequences, the preempted ones first, each kind by arrival."""
 
     def __init__(self) -> None:
         self._new: OrderedDict[int, Sequence] = OrderedDict()
         self._preempted: dict[int, Sequence] = {}
         self._by_length: dict[int, OrderedDict[int, Sequence]] = {}
         self._indexed: dict[int, tuple[float, float, float]] = {}
-        """What each sequence was counted with: tokens, output and squared output."""
+        """Tokens, output and squared output with which each sequence is counted in the sums."""
         self._sums = [0.0] * 5
 
     def __len__(self) -> int:
@@ -59,20 +60,23 @@ class WaitingQueue:
 
     @property
     def load(self) -> Load:
-        """Sums over all that wait."""
+        """Sums over all waiting sequences."""
         return Load(len(self), *self._sums)
 
     def longest_first(self) -> Iterator[Sequence]:
-        """By expected output, and by arrival among equals; nothing may be added or removed meanwhile."""
+        """Yield the sequences by descending expected output, and by arrival where that is equal.
+
+        Nothing may be added or removed meanwhile.
+        """
         for length in sorted(self._by_length, reverse=True):
             yield from self._by_length[length].values()
 
     def find(self, number: int) -> Sequence | None:
-        """The waiting sequence of that number."""
+        """Return the waiting sequence of that number, if there is one."""
         return self._preempted.get(number) or self._new.get(number)
 
     def append(self, sequence: Sequence) -> None:
-        """Queue a new sequence; numbers ascend."""
+        """Queue a new sequence, whose number is higher than those before it."""
         self._new[sequence.number] = sequence
         self._index(sequence)
 
@@ -82,12 +86,12 @@ class WaitingQueue:
         self._index(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Take a sequence out, wherever it stands."""
+        """Take a sequence out of the queue; one that does not wait is ignored."""
         if self._preempted.pop(sequence.number, None) or self._new.pop(sequence.number, None):
             self._forget(sequence)
 
-    def revised(self, sequence: Sequence) -> None:
-        """The sequence's expected length has changed, or its tokens."""
+    def update(self, sequence: Sequence) -> None:
+        """Update the sums after a sequence has changed; one that does not wait is ignored."""
         if sequence in self:
             self._forget(sequence)
             self._index(sequence)
@@ -100,18 +104,18 @@ class WaitingQueue:
             output,
             float(left @ left) / len(left),
         )
-        self._by_length.setdefault(int(output) // _BUCKET, OrderedDict())[sequence.number] = (
-            sequence
-        )
+        self._by_length.setdefault(int(output) // _LENGTH_BUCKET, OrderedDict())[
+            sequence.number
+        ] = sequence
         self._add(sequence.number, 1.0)
 
     def _forget(self, sequence: Sequence) -> None:
         self._add(sequence.number, -1.0)
         _, output, _ = self._indexed.pop(sequence.number)
-        bucket = self._by_length[int(output) // _BUCKET]
+        bucket = self._by_length[int(output) // _LENGTH_BUCKET]
         del bucket[sequence.number]
         if not bucket:
-            del self._by_length[int(output) // _BUCKET]
+            del self._by_length[int(output) // _LENGTH_BUCKET]
 
     def _add(self, number: int, sign: float) -> None:
         tokens, output, squared = self._indexed[number]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from tdpipe.core.capacity import Capacity
 from tdpipe.core.errors import SettingsError
@@ -40,7 +40,7 @@ class Candidate:
     settings: SchedulerSettings
     tensor_parallel: bool = False
 
-    def make_policy(self) -> Policy[Any]:
+    def make_policy(self) -> Policy:
         """Make a fresh policy for one run; a subclass may return one that the engine does not offer."""
         return make_policy(self.settings)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tdpipe.core.latencies import Latencies
 from tdpipe.core.profile import device_list
-from tdpipe.scheduling.profiled_cost import profiled_cost
+from tdpipe.scheduling.cost_model import profiled_cost
 from tdpipe.simulation.known_models import BFLOAT16_BYTES
 from tdpipe.simulation.profile_table import read_time_table, stage_costs
 from tdpipe.simulation.roofline import (

@@ -6,15 +6,13 @@ or arrival is handled. All decisions are the scheduler's; the simulator only kno
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tdpipe.core.request import Request
 from tdpipe.core.step import Step
-from tdpipe.scheduling.answers import WaitUntil
 from tdpipe.simulation.record import KVSample, RequestTimes, SimulationRecord
 
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ class Simulator:
 
     def __init__(
         self,
-        scheduler: Scheduler[Any],
+        scheduler: Scheduler,
         timeline: StageTimeline,
         jobs: Sequence[Job],
         forecast_interval: int = 0,
@@ -50,7 +48,7 @@ class Simulator:
         self._timeline = timeline
         self._jobs = jobs
         self._arrivals = deque(sorted(range(len(jobs)), key=lambda number: jobs[number].arrival))
-        self._results: deque[tuple[float, Step, IntArray, tuple[float, ...]]] = deque()
+        self._results: deque[tuple[float, Step, IntArray]] = deque()
         slots = scheduler.capacity.slots
         self._end = np.zeros(slots, dtype=np.int32)
         """[slots] position of the end token."""
@@ -75,8 +73,7 @@ class Simulator:
             if isinstance(answer, Step):
                 self._issue(answer, now)
                 continue
-            limit = answer.time if isinstance(answer, WaitUntil) else math.inf
-            next_time = max(now, self._next_event(limit))
+            next_time = max(now, self._next_event())
             self._idle += 0.0 if self._results else next_time - now
             now = next_time
             while self._results and self._results[0][0] <= now:
@@ -105,7 +102,7 @@ class Simulator:
             self._scheduler.add(request, now)
 
     def _issue(self, step: Step, now: float) -> None:
-        arrival, seconds = self._timeline.issue(step, now)
+        arrival, _ = self._timeline.issue(step, now)
         for start in step.starts:
             sequence = self._scheduler.state.slots.sequences[start.slot]
             assert sequence is not None
@@ -114,20 +111,22 @@ class Simulator:
         sampled = step.slots[step.sample]
         positions = (step.first + step.counts)[step.sample]
         tokens = np.where(positions >= self._end[sampled], _END, _TOKEN).astype(np.int32)
-        self._results.append((arrival, step, tokens, seconds))
+        self._results.append((arrival, step, tokens))
 
-    def _next_event(self, limit: float) -> float:
-        if self._results:
-            limit = min(limit, self._results[0][0])
+    def _next_event(self) -> float:
+        """Return the time of the next result or arrival."""
+        times = [self._results[0][0]] if self._results else []
         if self._arrivals:
-            limit = min(limit, self._jobs[self._arrivals[0]].arrival)
-        if math.isinf(limit):
-            raise RuntimeError("the scheduler waits, but no result or arrival is to come")
-        return limit
+            times.append(self._jobs[self._arrivals[0]].arrival)
+        if not times:
+            raise RuntimeError(
+                "the scheduler waits, but neither a result nor an arrival is to come"
+            )
+        return min(times)
 
     def _complete(self, now: float) -> None:
-        _, step, tokens, seconds = self._results.popleft()
-        emission = self._scheduler.on_result(step.id, tokens, seconds, now)
+        _, step, tokens = self._results.popleft()
+        emission = self._scheduler.on_result(step.id, tokens)
         started = self._without_token.intersection(emission.request_ids)
         for name in started:
             self._times[int(name)].first = now

@@ -25,8 +25,9 @@ from tdpipe.scheduling.forecast import Demands
 from tdpipe.simulation.candidate import make_candidate, simulate
 
 if TYPE_CHECKING:
+    from benchmarks.ablated import DecodeBatch
+
     from tdpipe.core.step import IntArray
-    from tdpipe.scheduling.balance import DecodeBatch
     from tdpipe.simulation.candidate import Candidate
     from tdpipe.simulation.record import SimulationRecord
     from tdpipe.simulation.scenario import Scenario
@@ -89,8 +90,8 @@ def test_a_threshold_switches_at_so_much_free_kv() -> None:
         capacity: int = 100
 
     view: Any = Blocks(20)
-    assert free_share(view, [], 0.0, share=0.2)
-    assert not free_share(view, [], 0.0, share=0.21)
+    assert free_share(view, [], share=0.2)
+    assert not free_share(view, [], share=0.21)
 
 
 def test_who_expects_no_growth_admits_into_every_free_block() -> None:

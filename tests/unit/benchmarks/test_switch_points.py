@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from benchmarks.switch_points import Points, Recording, Replay, changed, climb, never
+from benchmarks.switch_points import Points, Recording, Replay, changed, climb
 
 from tdpipe.core.capacity import Capacity
 from tdpipe.core.lengths import LengthDistribution
+from tdpipe.core.settings import SchedulerSettings
 from tdpipe.scheduling.cost_model import CostModel, StageCost
 from tdpipe.scheduling.policies.temporal import TemporalPolicy
 from tdpipe.scheduling.scheduler import Scheduler
@@ -26,7 +27,7 @@ REQUESTS = 60
 STAGES = 2
 
 
-def switches(policy: Policy[Any]) -> int:
+def switches(policy: Policy) -> int:
     """Changes of phase until requests of 10 to 59 tokens have ended, of which a third fit at once."""
     points = np.array([1, 512], dtype=np.int32)
     cost = CostModel((StageCost(points, np.array([1e-3, 20e-3])),) * STAGES)
@@ -41,7 +42,10 @@ def switches(policy: Policy[Any]) -> int:
 
 
 def replay(points: Points) -> Replay:
-    return Replay(TemporalPolicy(128, 0.0, 1.0, switch=never), points, REQUESTS)
+    settings = SchedulerSettings(
+        policy="temporal", token_budget=128, forecast_margin=0.0, switch_hysteresis=1.0
+    )
+    return Replay(settings, points, REQUESTS)
 
 
 def test_what_was_noted_can_be_replayed() -> None:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdpipe.scheduling.cost_model import CostModel, MixingCost, StageCost, kv_reads
+from tdpipe.scheduling.cost_model import CostModel, MixingCost, StageCost, kv_reads, profiled_cost
 from tests.support.step_driver import row_step
+from tests.unit.core.test_profile import make_profile
 
 
 def staircase() -> StageCost:
@@ -42,18 +43,20 @@ def test_no_stage_that_may_be_the_slowest_is_left_out(
     stages: list[StageCost], tokens: int, context: int
 ) -> None:
     cost = CostModel(tuple(stages))
-    counts, contexts = np.array([tokens, 1]), np.array([context, 0])
-    slowest = max(each.seconds(counts[:1], contexts[:1], counts[:1])[0] for each in stages)
+    counts = np.array([tokens, 1], dtype=np.int32)
+    contexts = np.array([context, 0], dtype=np.int32)
+    one, one_context = np.array([float(tokens)]), np.array([float(context)])
+    slowest = max(each.seconds(one, one_context, one)[0] for each in stages)
     assert cost.step_seconds(counts, contexts)[0] == pytest.approx(slowest)
     assert cost.step_time(tokens, context) == pytest.approx(slowest)
-    unsampled = max(each.seconds(counts[:1], contexts[:1])[0] for each in stages)
+    unsampled = max(each.seconds(one, one_context)[0] for each in stages)
     assert cost.step_time(tokens, context, 0) == pytest.approx(unsampled)
     dear = CostModel(cost.stages, MixingCost(0.1, 2.0))
-    mixed = max(each.seconds(counts[:1], 2 * contexts[:1])[0] for each in stages) + 0.1
+    mixed = max(each.seconds(one, np.array([2.0 * context]))[0] for each in stages) + 0.1
     assert dear.step_seconds(counts, contexts, np.ones(2, dtype=np.bool_), np.zeros(2))[
         0
     ] == pytest.approx(mixed)
-    times = cost.step_seconds(np.arange(1, tokens + 1), np.zeros(tokens))
+    times = cost.step_seconds(np.arange(1, tokens + 1, dtype=np.int32), np.zeros(tokens))
     if cost.ascends:
         assert (np.diff(times) >= -1e-12).all()
 
@@ -71,7 +74,7 @@ def test_beyond_the_table_time_grows_with_its_last_rate() -> None:
     assert CostModel((staircase(),)).step_time(512, 0) == pytest.approx(0.04)
 
 
-def test_every_token_of_a_batch_is_sampled_unless_told_otherwise() -> None:
+def test_every_token_of_a_batch_is_sampled_unless_the_caller_says_otherwise() -> None:
     cost = CostModel((StageCost(np.array([1, 256], dtype=np.int32), np.ones(2), 0.0, 1e-3),))
     tokens, context = np.array([10, 5_000], dtype=np.int32), np.zeros(2)
     whole = cost.step_seconds(tokens, context)
@@ -81,7 +84,7 @@ def test_every_token_of_a_batch_is_sampled_unless_told_otherwise() -> None:
     assert cost.step_time(10, 0) == pytest.approx(whole[0])
     assert cost.step_time(10, 0, 4) == pytest.approx(1.0 + 4e-3)
     step = row_step(0, [(0, 100, 1, True), (1, 0, 7, False), (2, 0, 2, True)])
-    assert cost.stage_seconds(step) == (pytest.approx(1.0 + 2e-3),)
+    assert cost.stage_seconds(step) == pytest.approx((1.0 + 2e-3,))
 
 
 @pytest.mark.parametrize(
@@ -116,3 +119,18 @@ def test_only_steps_with_decode_and_prefill_rows_pay_for_mixing(
 def test_each_tile_of_a_row_reads_what_stands_before_it(row: tuple[int, int], reads: float) -> None:
     first, counts = np.array([7, row[0]], dtype=np.int32), np.array([1, row[1]], dtype=np.int32)
     assert kv_reads(first, counts, 32) == 7.0 + reads
+
+
+def test_a_profile_s_table_context_chunks_and_mixing_all_count() -> None:
+    cost = profiled_cost(make_profile())
+    decode = row_step(0, [(0, 1000, 1, True), (1, 1000, 1, True)])
+    prompt = cost.stage_seconds(row_step(0, [(0, 0, 129, True)]))
+    assert prompt == pytest.approx((0.5 + (64 + 128) * 1.25e-8, 0.5))
+    table = cost.stage_seconds(row_step(0, [(0, 0, 2, True)]))
+    assert cost.stage_seconds(decode)[0] == pytest.approx(table[0] + 2000 * 1.25e-8)
+    assert cost.stage_seconds(decode)[1] == pytest.approx(table[1])
+    # A chunk of two tiles reads its context twice, and its second tile the first.
+    chunk = row_step(0, [(0, 1000, 128, True)])
+    assert cost.stage_seconds(chunk)[0] == pytest.approx(0.25 + 2064 * 1.25e-8)
+    mixed = row_step(0, [(0, 1000, 1, True), (1, 0, 127, True)])
+    assert cost.stage_seconds(mixed)[0] == pytest.approx(0.25 + 1.5 * 1064 * 1.25e-8 + 0.001)

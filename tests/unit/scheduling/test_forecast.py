@@ -35,7 +35,7 @@ def test_with_oracle_lengths_the_forecast_equals_the_later_use(work: Work, block
         assert isinstance(step, Step)
         used = scheduler.state.pool.used
         tokens = np.full(int(step.sample.sum()), 9, dtype=np.int32)
-        scheduler.on_result(step.id, tokens, (), 0.0)
+        scheduler.on_result(step.id, tokens)
         return used
 
     run_step()

@@ -1,9 +1,8 @@
-"""The state machine by hand: what a preemption, a late token and a new pipeline leave of a request."""
+"""What a preemption, a late token and a new pipeline leave of a request."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,16 +11,15 @@ from tdpipe.core.capacity import Capacity
 from tdpipe.core.errors import RequestError
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import FinishReason, Request
-from tdpipe.core.step import Step
-from tdpipe.scheduling.answers import Emission, Idle, WaitUntil
+from tdpipe.core.step import SequenceStart, Step
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.policies.hybrid import HybridPolicy
-from tdpipe.scheduling.scheduler import Scheduler
+from tdpipe.scheduling.scheduler import Emission, Scheduler, Wait
 
 STOP = 99
 
 
-def make_scheduler(*, blocks: int = 8, stages: int = 1, first_step: int = 0) -> Scheduler[Any]:
+def make_scheduler(*, blocks: int = 8, stages: int = 1, first_step: int = 0) -> Scheduler:
     capacity = Capacity(blocks, block_size=4, slots=4, max_context=32)
     return Scheduler(HybridPolicy(16), capacity, proportional_cost(stages), first_step)
 
@@ -36,14 +34,14 @@ def request(name: str, prompt: int = 4, max_tokens: int = 20, *stops: int) -> Re
     )
 
 
-def issue(scheduler: Scheduler[Any]) -> Step:
+def issue(scheduler: Scheduler) -> Step:
     step = scheduler.next_step(0.0)
     assert isinstance(step, Step)
     return step
 
 
-def book(scheduler: Scheduler[Any], step: Step, *tokens: int) -> Emission:
-    return scheduler.on_result(step.id, np.array(tokens, dtype=np.int32), (), 0.0)
+def book(scheduler: Scheduler, step: Step, *tokens: int) -> Emission:
+    return scheduler.on_result(step.id, np.array(tokens, dtype=np.int32))
 
 
 def test_a_preempted_sequence_keeps_its_tokens() -> None:
@@ -52,7 +50,7 @@ def test_a_preempted_sequence_keeps_its_tokens() -> None:
     scheduler.add(request("young", 4, 12), 0.0)
     tokens = iter(range(50, 90))
     got: dict[str, list[int]] = {"old": [], "young": []}
-    starts = []
+    starts: list[SequenceStart] = []
     while scheduler.state.sequences:
         step = issue(scheduler)
         starts += step.starts
@@ -69,22 +67,22 @@ def test_a_preempted_sequence_keeps_its_tokens() -> None:
     assert known > 0
 
 
-def test_a_token_that_was_under_way_when_its_request_ended_is_dropped() -> None:
+def test_a_token_that_was_in_flight_when_its_request_ended_is_dropped() -> None:
     scheduler = make_scheduler()
     scheduler.add(request("a"), 0.0)
     step = issue(scheduler)
-    assert scheduler.abort("a", 0.0)
+    assert scheduler.abort("a")
     assert book(scheduler, step, 7).request_ids == []
-    assert not scheduler.abort("a", 0.0)
+    assert not scheduler.abort("a")
     assert scheduler.state.pool.used == 0
-    assert isinstance(scheduler.next_step(0.0), Idle)
+    assert scheduler.next_step(0.0) is Wait.FOR_REQUEST
 
 
-def test_a_late_token_does_not_reach_the_slots_next_tenant() -> None:
+def test_a_late_token_does_not_reach_the_slots_next_sequence() -> None:
     scheduler = make_scheduler(stages=2)
     scheduler.add(request("a"), 0.0)
     late = issue(scheduler)
-    scheduler.abort("a", 0.0)
+    scheduler.abort("a")
     scheduler.add(request("b"), 0.0)
     own = issue(scheduler)
     assert own.starts[0].slot == late.starts[0].slot
@@ -115,7 +113,7 @@ def test_nothing_is_issued_while_every_request_awaits_its_token() -> None:
     scheduler = make_scheduler(stages=2)
     scheduler.add(request("a"), 0.0)
     issue(scheduler)
-    assert isinstance(scheduler.next_step(0.0), WaitUntil)
+    assert scheduler.next_step(0.0) is Wait.FOR_RESULT
 
 
 def test_a_new_pipeline_gets_steps_from_its_first_one_on_and_whole_sequences() -> None:
@@ -123,7 +121,7 @@ def test_a_new_pipeline_gets_steps_from_its_first_one_on_and_whole_sequences() -
     scheduler.add(request("a"), 0.0)
     book(scheduler, issue(scheduler), 7)
     issue(scheduler)
-    scheduler.requeue_all(1, 0.0, first_step=40)
+    scheduler.requeue_all(1, first_step=40)
     step = issue(scheduler)
     assert step.id == 40
     assert step.starts[0].tokens.tolist() == [0, 1, 2, 3, 7]
@@ -154,13 +152,13 @@ def test_an_id_in_use_is_refused() -> None:
 
 def test_a_pipeline_of_an_earlier_epoch_is_refused() -> None:
     scheduler = make_scheduler()
-    scheduler.requeue_all(3, 0.0)
+    scheduler.requeue_all(3)
     with pytest.raises(ValueError, match="epoch 3 does not follow 3"):
-        scheduler.requeue_all(3, 0.0)
+        scheduler.requeue_all(3)
 
 
-def test_a_prefill_planned_beside_a_preemption_does_not_run_in_its_step() -> None:
-    """The last two prompts would both be begun and neither ended, with no block left for a third."""
+def test_a_prefill_planned_with_a_preemption_does_not_run_in_its_step() -> None:
+    """Otherwise the last two prompts would both be partial prefills, with no block left to go on with either."""
     capacity = Capacity(blocks=35, block_size=1, slots=8, max_context=200)
     scheduler = Scheduler(HybridPolicy(7), capacity, proportional_cost(1))
     sizes = ((1, 3), (1, 7), (1, 8), (1, 5), (1, 8), (1, 6), (9, 1), (34, 1))

@@ -1,1 +1,1 @@
-"""What may run next, each in a file: pure functions of a view that share queues, blocks, chunks and preemption."""
+"""The scheduling policies, one per file; all share the scheduler's queues, blocks, chunks and preemption."""

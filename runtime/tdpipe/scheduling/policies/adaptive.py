@@ -1,8 +1,8 @@
-"""Our own policy: each micro-batch is filled as the costs say, and the end of finite work is kept short.
+"""tdpipe's own policy: it fills each micro-batch as the cost model says, and keeps the end of finite work short.
 
-Decode rows of equal predicted time are topped up with prefill to the budget at which, for the requests at hand, a token
-is cheapest: a tile edge of the cost model, under which consecutive micro-batches cost the same and KV is full. Where
-mixing costs more than it saves, prefill and decode alternate in phases, as in `temporal`.
+Decode rows of equal predicted time are topped up with prefill to the budget at which a token is cheapest for the
+requests at hand: a tile edge of the cost model, under which consecutive micro-batches cost the same and KV is full.
+Where mixing costs more than it saves, prefill and decode alternate in phases, as in `temporal`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from tdpipe.scheduling.balance import next_decode_batch
 from tdpipe.scheduling.policies.composition import (
     Mix,
     best_mixed,
@@ -20,53 +19,59 @@ from tdpipe.scheduling.policies.composition import (
 )
 from tdpipe.scheduling.policies.latency_targets import LatencyTargets
 from tdpipe.scheduling.policies.tail import admission_order, requests_keep_coming
-from tdpipe.scheduling.policies.temporal import TemporalPolicy, TemporalState
-from tdpipe.scheduling.policy import Plan, keeps_reserve, prefill_rows, steps_ahead
+from tdpipe.scheduling.policies.temporal import TemporalPolicy
+from tdpipe.scheduling.policy import Plan, has_kv_reserve, max_steps_in_flight, prefill_rows
+from tdpipe.scheduling.work_stealing import next_decode_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tdpipe.core.step import IntArray
-    from tdpipe.scheduling.balance import DecodeBatch
-    from tdpipe.scheduling.policy import View
     from tdpipe.scheduling.sequence import Sequence
+    from tdpipe.scheduling.view import View
 
-_FULL = 0.97
-"""Part of the KV cache that resident sequences fill in steady state."""
-_CLEARLY = 1.02
-"""How much better phases must promise to be than mixing, or mixing than phases, to take its place."""
-_NEWS = 32
-"""The composition is chosen again once this part of the decoding sequences has ended or arrived."""
+_STEADY_KV_SHARE = 0.97
+"""Share of the KV cache that resident sequences fill in steady state."""
+_MIN_MODE_CHANGE_GAIN = 1.02
+"""Smallest ratio of the predicted rates at which phases replace mixing, or mixing replaces phases."""
+_REEVALUATION_DIVISOR = 32
+"""The composition is chosen and the outlook made again once more than the decoding sequences divided by this have ended
+or arrived."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
-    """What the running sequences will leave of the KV cache as they are expected to grow, and when that was asked.
+class KVOutlook:
+    """Forecast of the KV cache that the running sequences will leave free as they grow, and when it was made.
 
-    A cache that fills with young sequences, which all grow and none of which ends soon, would run over otherwise.
+    Without it, a cache that fills with young sequences, which all grow and none of which ends soon, would overflow.
     """
 
     spare: float
-    """KV tokens free at the worst moment to come."""
+    """Number of KV tokens that are free when the forecast is highest."""
     changes: int
-    """Requests added and ended."""
+    """Number of requests added and ended when the forecast was made."""
     decoding: int
+    """Number of decoding sequences when the forecast was made."""
 
     @classmethod
-    def of(cls, view: View) -> Outlook:
-        """As of now."""
+    def of(cls, view: View) -> KVOutlook:
+        """Return the outlook at this moment."""
         peak = float(view.running_demand().mean.max())
         return cls((view.capacity - peak) * view.block_size, view.changes, view.decoding)
 
     def is_old(self, view: View) -> bool:
-        """Whether enough has ended or begun to ask again."""
-        news = max(view.changes - self.changes, abs(view.decoding - self.decoding))
-        return news > view.decoding // _NEWS
+        """Return whether enough requests have ended or arrived to make the forecast again."""
+        changes = max(view.changes - self.changes, abs(view.decoding - self.decoding))
+        return changes > view.decoding // _REEVALUATION_DIVISOR
 
     def fitting(self, waiting: Iterator[Sequence], *, alone: bool) -> Iterator[Sequence]:
-        """The first of `waiting` that the spare room holds; one in any case if nothing else runs.
+        """Yield the first sequences of `waiting` that the spare KV holds.
 
-        By their present lengths: how they grow is seen when it is asked again, and room that waits for it is lost.
+        They count with their present lengths: the next forecast sees how they grow, and KV reserved for that is lost.
+
+        Args:
+            waiting: sequences in the order of admission.
+            alone: whether nothing else runs, so that the first sequence is yielded in any case.
         """
         spare = self.spare
         for sequence in waiting:
@@ -76,121 +81,129 @@ class Outlook:
             alone = False
             yield sequence
 
-    def after(self, rows: tuple[tuple[Sequence, int], ...], begun: Sequence | None) -> Outlook:
-        """With the sequences that `rows` admit; all but the one that has begun."""
-        taken = sum(sequence.length for sequence, _ in rows if sequence is not begun)
+    def after(self, rows: tuple[tuple[Sequence, int], ...], partial: Sequence | None) -> KVOutlook:
+        """Return the outlook with the sequences of `rows`, except `partial`, which holds KV already."""
+        taken = sum(sequence.length for sequence, _ in rows if sequence is not partial)
         return replace(self, spare=self.spare - taken) if taken else self
 
 
-@dataclass(frozen=True, slots=True)
-class AdaptiveState:
-    """The composition in force and when it was chosen."""
-
+@dataclass(slots=True)
+class _AdaptiveState:
     budget: int
     """Batch tokens of a mixed micro-batch."""
-    phases: TemporalState | None = None
-    """Set while prefill and decode alternate instead."""
+    phased: bool = False
+    """Whether prefill and decode alternate in phases instead of sharing micro-batches."""
     chosen_at: int = -1
-    """Requests added and ended at the choice."""
-    outlook: Outlook | None = None
-    """None until something was to be admitted."""
+    """Number of requests added and ended when this was chosen."""
+    outlook: KVOutlook | None = None
+    """Outlook on the KV cache; None until something was to be admitted."""
+
+
+class _PhasedPolicy(TemporalPolicy):
+    """The `temporal` policy with the order of admission that keeps the end of finite work short."""
+
+    def _admission_order(self, view: View) -> Iterator[Sequence]:
+        return admission_order(view)
 
 
 class AdaptivePolicy:
-    """See the module.
+    """Mixed micro-batches of the best budget, or phases where these are faster.
 
     Args:
-        most: batch tokens of a micro-batch that holds prefill, at most.
-        targets: bounds on waiting. Where there is one, prefill and decode are mixed.
-        order: in which waiting sequences are admitted.
-        decode_batch: levels the decode rows of micro-batches.
-        budgets: batch tokens to choose from; None is every tile edge up to `most`.
-        outlook: on the KV that running sequences will leave.
-        has_room: whether enough KV is free for one more to be admitted.
+        max_budget: largest number of batch tokens of a micro-batch that holds prefill.
+        targets: latency targets. If there is one, prefill and decode are always mixed.
     """
 
     name = "adaptive"
 
-    def __init__(
-        self,
-        most: int,
-        targets: LatencyTargets | None = None,
-        *,
-        order: Callable[[View], Iterator[Sequence]] = admission_order,
-        decode_batch: DecodeBatch = next_decode_batch,
-        budgets: IntArray | None = None,
-        outlook: Callable[[View], Outlook] = Outlook.of,
-        has_room: Callable[[View], bool] = keeps_reserve,
-    ) -> None:
-        self._most = most
+    def __init__(self, max_budget: int, targets: LatencyTargets | None = None) -> None:
+        self._max_budget = max_budget
         self._targets = targets or LatencyTargets()
-        self._order = order
-        self._decode_batch = decode_batch
-        self._budgets = candidate_budgets(most) if budgets is None else budgets
-        self._outlook = outlook
-        self._has_room = has_room
-        self._phased = TemporalPolicy(most, 1.0, 1.0, order, decode_batch=decode_batch)
+        self._budgets = candidate_budgets(max_budget)
+        self._phased: TemporalPolicy = _PhasedPolicy(max_budget, margin=1.0, hysteresis=1.0)
+        self._state = _AdaptiveState(max_budget)
 
-    def initial(self) -> AdaptiveState:
-        """The largest budget, until there is something to choose for."""
-        return AdaptiveState(self._most)
+    def reset(self) -> None:
+        """See `Policy.reset`; the budget is the largest until there is something to choose for."""
+        self._state = _AdaptiveState(self._max_budget)
 
-    def plan(self, view: View, state: AdaptiveState) -> tuple[Plan | None, AdaptiveState]:
+    def plan(self, view: View) -> Plan | None:
         """See `Policy.plan`."""
-        if view.in_flight >= steps_ahead(view):
-            return None, state
-        if view.changes - state.chosen_at > view.decoding // _NEWS:
-            state = self._choose(view, state)
-        if state.phases is not None:
-            plan, phases = self._phased.plan(view, state.phases)
-            return plan, replace(state, phases=phases)
-        begun = view.partial()
+        if view.in_flight >= max_steps_in_flight(view):
+            return None
+        state = self._state
+        if view.changes - state.chosen_at > view.decoding // _REEVALUATION_DIVISOR:
+            self._choose(view)
+        if state.phased:
+            return self._phased.plan(view)
+        partial = view.partial_prefill()
         waiting: Iterator[Sequence] = iter(())
         outlook = state.outlook
         head = None
         if self._admits(view):
             outlook = outlook if outlook and not outlook.is_old(view) else self._outlook(view)
-            alone = not view.decoding and begun is None
-            waiting = outlook.fitting(self._order(view), alone=alone)
+            alone = not view.decoding and partial is None
+            waiting = outlook.fitting(self._admission_order(view), alone=alone)
             head = next(waiting, None)
-        if head is not None:  # a target may stop decode for a prompt's sake, so there has to be one
+        if head is not None:  # a target may stop decode for a prompt, so there has to be one
             waiting = chain((head,), waiting)
-        prefills = head is not None or begun is not None
-        decode = self._decode_batch(view, on_edge=not prefills)
+        prefills = head is not None or partial is not None
+        decode = self._decode_batch(view, on_tile_edge=not prefills)
         budget = state.budget
         if prefills:
             budget, decode = self._targets.fill(view, budget, self._budgets, decode)
         rows = tuple(prefill_rows(view, waiting, budget - len(decode)))
         if outlook is not None:
-            outlook = outlook.after(rows, begun)
-        if outlook is not state.outlook:
-            state = replace(state, outlook=outlook)
-        return Plan.of(decode, rows), state
+            state.outlook = outlook.after(rows, partial)
+        return Plan.of(decode, rows)
 
-    def _choose(self, view: View, state: AdaptiveState) -> AdaptiveState:
+    def _admission_order(self, view: View) -> Iterator[Sequence]:
+        """Return waiting sequences in the order in which they are admitted."""
+        return admission_order(view)
+
+    def _decode_batch(self, view: View, *, on_tile_edge: bool) -> IntArray:
+        """Return the slots of the next micro-batch's decode rows."""
+        return next_decode_batch(view, on_tile_edge=on_tile_edge)
+
+    def _outlook(self, view: View) -> KVOutlook:
+        """Return the outlook on the KV cache at this moment."""
+        return KVOutlook.of(view)
+
+    def _has_kv_reserve(self, view: View) -> bool:
+        """Return whether enough KV is free to admit one more sequence."""
+        return has_kv_reserve(view)
+
+    def _choose(self, view: View) -> None:
+        """Choose the budget, and whether to alternate in phases."""
+        state = self._state
+        state.chosen_at = view.changes
         coming = requests_keep_coming(view)
-        # What runs makes output without prefill only where nothing comes after it.
+        # Running sequences make output without prefill only if nothing comes after them.
         mix = Mix.of(view.load, 0.0 if coming else view.running_left)
         if mix is None:
-            return replace(state, chosen_at=view.changes)
-        kv_tokens = _FULL * view.capacity * view.block_size
-        resident = view.decoding + view.free_slots + (view.partial() is not None)
-        room = (view.cost, view.stages, kv_tokens, resident, mix)
+            return
+        kv_tokens = _STEADY_KV_SHARE * view.capacity * view.block_size
+        resident = view.decoding + view.free_slots + (view.partial_prefill() is not None)
+        limits = (view.cost, view.stages, kv_tokens, resident, mix)
         allowed = self._targets.allowed(view, self._budgets, view.context / view.stages)
-        best = best_mixed(*room, allowed, eager=not coming)
-        mixed = AdaptiveState(best.budget, None, view.changes, state.outlook)
+        best = best_mixed(*limits, allowed, eager=not coming)
+        was_phased = state.phased
+        state.budget, state.phased = best.budget, False
         if self._targets != LatencyTargets():
-            return mixed
-        phased = phased_rate(*room, self._most)
-        # A change of mode costs bubbles of its own, so the other one has to be clearly better.
-        edge = 1.0 if not view.decoding else _CLEARLY if state.phases is None else 1.0 / _CLEARLY
-        if phased <= best.rate * edge:
-            return mixed
-        # Begins with prefill: a decode phase would leave a begun prompt where it is.
-        return replace(mixed, phases=state.phases or TemporalState(), outlook=None)
+            return
+        # A change of mode causes bubbles of its own, so the other mode has to be better by some gain.
+        factor = 1.0
+        if view.decoding:
+            factor = 1.0 / _MIN_MODE_CHANGE_GAIN if was_phased else _MIN_MODE_CHANGE_GAIN
+        if phased_rate(*limits, self._max_budget) <= best.rate * factor:
+            return
+        if not was_phased:
+            # Phases start with prefill, because a decode phase would not continue a partial prefill.
+            self._phased.reset()
+        state.phased, state.outlook = True, None
 
     def _admits(self, view: View) -> bool:
-        """Whether waiting sequences may take KV now, as far as the `Outlook` lets them."""
+        """Return whether waiting sequences may take KV now, as far as the `KVOutlook` lets them."""
         if not view.waiting_count or not view.free_slots:
             return False
-        return self._has_room(view) and self._targets.may_admit(view)
+        return self._has_kv_reserve(view) and self._targets.may_admit(view)

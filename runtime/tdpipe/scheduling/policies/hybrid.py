@@ -1,21 +1,21 @@
-"""Chunked prefill and decode in one token budget, as Sarathi-Serve and most engines do.
+"""Chunked prefill and decode in one token budget, as in Sarathi-Serve and most engines.
 
-The baseline to beat: with the budget on the right tile edge it has hardly any bubbles.
+This is the strongest baseline: with the budget on the right tile edge it has hardly any bubbles.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tdpipe.scheduling.balance import next_decode_batch
-from tdpipe.scheduling.policy import Plan, keeps_reserve, prefill_rows, steps_ahead
+from tdpipe.scheduling.policy import Plan, has_kv_reserve, max_steps_in_flight, prefill_rows
+from tdpipe.scheduling.work_stealing import next_decode_batch
 
 if TYPE_CHECKING:
-    from tdpipe.scheduling.policy import View
+    from tdpipe.scheduling.view import View
 
 
 class HybridPolicy:
-    """Decodes of one micro-batch, topped up with prefill to the budget.
+    """Decode rows of one micro-batch, topped up with prefill to the budget.
 
     Args:
         token_budget: batch tokens of a micro-batch.
@@ -26,14 +26,14 @@ class HybridPolicy:
     def __init__(self, token_budget: int) -> None:
         self._budget = token_budget
 
-    def initial(self) -> None:
-        """It has no state."""
+    def reset(self) -> None:
+        """See `Policy.reset`; this policy has no state."""
 
-    def plan(self, view: View, state: None) -> tuple[Plan | None, None]:
+    def plan(self, view: View) -> Plan | None:
         """See `Policy.plan`."""
-        if view.in_flight >= steps_ahead(view):
-            return None, state
+        if view.in_flight >= max_steps_in_flight(view):
+            return None
         decode = next_decode_batch(view)[: self._budget]
-        waiting = view.waiting() if keeps_reserve(view) else iter(())
+        waiting = view.waiting() if has_kv_reserve(view) else iter(())
         rows = tuple(prefill_rows(view, waiting, self._budget - len(decode)))
-        return Plan.of(decode, rows), state
+        return Plan.of(decode, rows)

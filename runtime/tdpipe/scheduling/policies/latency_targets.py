@@ -1,10 +1,10 @@
-"""Bounds on how long a user waits, which throughput has to respect where they are set.
+"""Latency targets (TTFT and TPOT), which bound the choice of micro-batches where they are set.
 
-A token's time is a round: one step per stage. So the target for it bounds a micro-batch's time, by its budget and by
-how many sequences run. The target for the first token lets prefill have all that this leaves once it is at risk: when
-the first in the queue has waited for half of it, or the queue will take as long. Decode then pauses, unless it has a
-target, too. But not when KV is scarce: what is prefilled faster than it can be decoded fills the cache, and then
-everybody waits. Nor when the queue is far too long for the target: throughput ends it soonest.
+A TPOT is a round, one step per stage, so its target bounds a micro-batch's time by the budget and by the number of
+running sequences. The TTFT target gives prefill everything that this leaves once it is at risk; decode then pauses
+unless it has a target as well. Prefill does not hurry when KV is scarce, because prompts that are prefilled faster than
+they are decoded fill the cache, nor when the queue is far too long for the target, because throughput shortens it
+soonest.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ import numpy as np
 
 if TYPE_CHECKING:
     from tdpipe.core.step import IntArray
-    from tdpipe.scheduling.policy import View
+    from tdpipe.scheduling.view import View
 
-_PATIENCE = 0.5
-"""Part of the target for the first token that waiting may take before prefill takes precedence."""
-_IN_VAIN = 2.0
-"""Times the target: a queue that takes longer is not hurried."""
-_ROOM = 0.2
-"""Part of the KV cache that has to be free for that."""
+_MAX_WAIT_SHARE = 0.5
+"""Share of the TTFT target that waiting may take before prefill takes precedence."""
+_MAX_QUEUE_RATIO = 2.0
+"""Ratio of the queue's time to the TTFT target above which prefill does not hurry."""
+_MIN_FREE_KV_SHARE = 0.2
+"""Share of the KV cache that must be free for prefill to hurry."""
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyTargets:
-    """Seconds; None is no bound."""
+    """Latency targets in seconds; None is no target."""
 
     ttft: float | None = None
-    """From a request's arrival to its first token."""
+    """Time from a request's arrival to its first token."""
     tpot: float | None = None
-    """Between two tokens of a request."""
+    """Time between two tokens of a request."""
 
     def allowed(self, view: View, budgets: IntArray, context: float) -> IntArray:
-        """Budgets of micro-batches that keep a round short enough; one at least.
+        """Return the budgets of micro-batches that keep a round short enough, or the smallest budget if there are none.
 
         Args:
-            view: of the scheduler.
-            budgets: ascending.
-            context: KV tokens that a micro-batch reads.
+            view: view of the scheduler.
+            budgets: budgets to choose from, ascending.
+            context: number of KV tokens that a micro-batch reads.
         """
         if self.tpot is None:
             return budgets
@@ -55,13 +55,13 @@ class LatencyTargets:
     def fill(
         self, view: View, chosen: int, budgets: IntArray, decode: IntArray
     ) -> tuple[int, IntArray]:
-        """Batch tokens of the next micro-batch and slots of its decode rows.
+        """Return the batch tokens of the next micro-batch and the slots of its decode rows.
 
         Args:
-            view: of the scheduler, in which something may be prefilled.
-            chosen: the budget that is best for throughput.
-            budgets: what may be chosen, ascending.
-            decode: slots that are to decode next.
+            view: view of the scheduler, in which something may be prefilled.
+            chosen: budget that is best for throughput.
+            budgets: budgets to choose from, ascending.
+            decode: slots that would decode next.
         """
         hurries = self._hurries(view, chosen)
         if self.tpot is None:
@@ -69,28 +69,28 @@ class LatencyTargets:
                 return chosen, decode
             decode = decode[:0]
         context = float(view.context_of(decode).sum())
-        begun = view.partial()
-        if begun is not None:
+        partial = view.partial_prefill()
+        if partial is not None:
             tiles = -(-(chosen - len(decode)) // view.cost.chunk_tile)
-            context += max(0, tiles) * (begun.length - view.unscheduled(begun))
+            context += max(0, tiles) * (partial.length - view.unscheduled(partial))
         fits = self.allowed(view, budgets if hurries else budgets[budgets <= chosen], context)
         if not hurries and fits[-1] == chosen:
             return chosen, decode
         mixed = np.full(len(fits), len(decode) > 0)
         seconds = view.cost.step_seconds(fits, np.full(len(fits), context), mixed)
-        soonest = int(np.argmax((fits - len(decode)) / seconds))  # most prefill a second
-        return int(fits[soonest]), decode
+        fastest = int(np.argmax((fits - len(decode)) / seconds))  # most prefill tokens per second
+        return int(fits[fastest]), decode
 
     def may_admit(self, view: View) -> bool:
-        """Whether one more running sequence keeps a round of decode steps short enough."""
+        """Return whether a round of decode steps is short enough with one more running sequence."""
         if self.tpot is None or view.decoding < view.stages:
             return True
         rows = -(-(view.decoding + 1) // view.stages)
         return view.stages * view.cost.step_time(rows, view.context / view.stages) <= self.tpot
 
     def _hurries(self, view: View, chosen: int) -> bool:
-        """Whether first tokens would come too late, and there is KV for more prefill."""
-        if self.ttft is None or view.free_blocks < _ROOM * view.capacity:
+        """Return whether first tokens would come too late and enough KV is free for more prefill."""
+        if self.ttft is None or view.free_blocks < _MIN_FREE_KV_SHARE * view.capacity:
             return False
         head = next(view.waiting(), None)
         if head is None:
@@ -99,4 +99,4 @@ class LatencyTargets:
         step = view.cost.step_time(chosen, view.context / view.stages)
         queue = view.load.tokens / prefill * step
         longest = max(queue, view.now - head.arrival)
-        return longest > _PATIENCE * self.ttft and queue <= _IN_VAIN * self.ttft
+        return longest > _MAX_WAIT_SHARE * self.ttft and queue <= _MAX_QUEUE_RATIO * self.ttft

@@ -1,8 +1,8 @@
-"""The policy of a name."""
+"""Makes the policy that the settings name."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
 from tdpipe.scheduling.policies.hybrid import HybridPolicy
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tdpipe.scheduling.policy import Policy
 
 
-def make_policy(settings: SchedulerSettings) -> Policy[Any]:
-    """The policy that the settings name, with its parameters."""
+def make_policy(settings: SchedulerSettings) -> Policy:
+    """Return the policy that the settings name, with its parameters."""
     budget = settings.token_budget
     match settings.policy:
         case "adaptive":

@@ -1,84 +1,89 @@
-"""The rules that TD-Pipe published, wired as intended: the baseline for what `temporal` sharpens.
+"""The rules that TD-Pipe published (arXiv 2506.10470 and its public code): the baseline for `temporal`.
 
-Greedy prefill against single predicted lengths at a few future points, decode batches levelled by count, and a switch
-by comparing intensities. Times come from the cost model without KV reads, in one unit. Where the published rule would
-divide by zero, because nothing fits, it stays in decode. (TD-Pipe, arXiv 2506.10470, and its public code.)
+Prefill is greedy against single predicted lengths at a few future steps, decode micro-batches are balanced by count,
+and the switch compares intensities. Times come from the cost model without KV reads. Where the published rule would
+divide by zero, because nothing fits, the policy stays in decode.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tdpipe.core.step import Phase
-from tdpipe.scheduling.policy import NO_ROWS, Plan, steps_ahead
+from tdpipe.scheduling.policy import NO_ROWS, Plan, max_steps_in_flight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tdpipe.core.step import FloatArray, IntArray
-    from tdpipe.scheduling.policy import View
     from tdpipe.scheduling.sequence import Sequence
+    from tdpipe.scheduling.view import View
 
-_POINTS = np.array([5, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096], dtype=np.int32)
-"""Decode steps ahead at which KV use is forecast."""
-_OCCUPANCY = 0.9
-"""Part of the KV cache that the forecast may reach."""
-_PEAK_ROWS = 192
-"""Rows from which a decode batch counts as full; also padded tokens of a prefill batch."""
-_PEAK_REFERENCE = 256
-"""Tokens at which intensity counts as 1."""
+_FORECAST_STEPS = np.array([5, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096], dtype=np.int32)
+"""[points] numbers of decode steps ahead at which KV use is forecast."""
+_MAX_FORECAST_KV_SHARE = 0.9
+"""Share of the KV cache that the forecast may reach."""
+_FULL_DECODE_ROWS = 192
+"""Number of rows from which a decode micro-batch counts as full."""
+_FULL_PREFILL_TOKENS = 192
+"""Number of padded tokens from which a prefill micro-batch counts as full."""
+_UNIT_INTENSITY_TOKENS = 256
+"""Number of tokens at which intensity counts as 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceState:
-    """The phase, and where in a round of decode batches it is."""
-
+@dataclass(slots=True)
+class _ReferenceState:
     phase: Phase = Phase.PREFILL
     decode_steps: int = 0
-    judged_at: int = -1
-    """Decode steps when the switch was last evaluated."""
+    """Number of steps in this decode phase."""
+    evaluated_at: int = -1
+    """Number of these steps when the switch rule was last evaluated."""
 
 
 class ReferencePolicy:
-    """See the module."""
+    """Prefill and decode in phases, by the published rules."""
 
     name = "reference"
 
-    def initial(self) -> ReferenceState:
-        """Prefill, since nothing runs yet."""
-        return ReferenceState()
+    def __init__(self) -> None:
+        self._state = _ReferenceState()
 
-    def plan(self, view: View, state: ReferenceState) -> tuple[Plan | None, ReferenceState]:
+    def reset(self) -> None:
+        """See `Policy.reset`; the first phase is prefill, because nothing runs yet."""
+        self._state = _ReferenceState()
+
+    def plan(self, view: View) -> Plan | None:
         """See `Policy.plan`."""
-        if view.in_flight >= steps_ahead(view):
-            return None, state
-        if state.phase is Phase.DECODE and self._round_ended(view, state):
-            state = replace(state, judged_at=state.decode_steps)
+        if view.in_flight >= max_steps_in_flight(view):
+            return None
+        if self._state.phase is Phase.DECODE and self._needs_evaluation(view):
+            self._state.evaluated_at = self._state.decode_steps
             if worth_switching(view):
-                state = ReferenceState()
-        if state.phase is Phase.PREFILL:
+                self._state = _ReferenceState()
+        if self._state.phase is Phase.PREFILL:
             rows = tuple(self._prefill(view))
             if rows:
-                return Plan(Phase.PREFILL, NO_ROWS, rows), state
-            state = ReferenceState(Phase.DECODE)
-        batch = self._decode(view, state.decode_steps)
+                return Plan(Phase.PREFILL, NO_ROWS, rows)
+            self._state = _ReferenceState(Phase.DECODE)
+        batch = self._decode(view)
         if not len(batch):
-            return None, state
-        return Plan(Phase.DECODE, batch), replace(state, decode_steps=state.decode_steps + 1)
+            return None
+        self._state.decode_steps += 1
+        return Plan(Phase.DECODE, batch)
 
-    @staticmethod
-    def _round_ended(view: View, state: ReferenceState) -> bool:
-        """Whether to evaluate the switch: once a round, and whenever nothing decodes."""
-        ended = state.decode_steps % view.stages == 0 and state.judged_at != state.decode_steps
-        return ended or view.decoding == 0
+    def _needs_evaluation(self, view: View) -> bool:
+        """Return whether to evaluate the switch rule: once per round, and whenever nothing decodes."""
+        steps = self._state.decode_steps
+        round_ended = steps % view.stages == 0 and self._state.evaluated_at != steps
+        return round_ended or view.decoding == 0
 
     @staticmethod
     def _prefill(view: View) -> Iterator[tuple[Sequence, int]]:
-        """Whole prompts by arrival until the padded batch is full, while the forecast has room."""
-        partial = view.partial()
+        """Yield whole prompts by arrival until the padded micro-batch or the forecast is full."""
+        partial = view.partial_prefill()
         if partial is not None:
             yield partial, view.unscheduled(partial)
             return
@@ -87,34 +92,38 @@ class ReferencePolicy:
         alone = view.decoding == 0
         for count, sequence in enumerate(view.waiting(), start=1):
             blocks = -(-sequence.length // view.block_size)
-            full = usage.max() >= _OCCUPANCY * view.capacity
+            full = usage.max() >= _MAX_FORECAST_KV_SHARE * view.capacity
             if slots == 0 or blocks > free or (full and not alone):
                 return
             yield sequence, sequence.length
             usage, free, slots = usage + _usage_of(view, sequence), free - blocks, slots - 1
             longest, alone = max(longest, sequence.length), False
-            if count * longest >= _PEAK_ROWS:
+            if count * longest >= _FULL_PREFILL_TOKENS:
                 return
 
-    @staticmethod
-    def _decode(view: View, decode_steps: int) -> IntArray:
-        """B // stages of the ready by arrival, one more in the first B mod stages batches of a round."""
+    def _decode(self, view: View) -> IntArray:
+        """Return running // stages ready slots by arrival, one more in the first micro-batches of a round.
+
+        These are as many micro-batches as the division leaves over.
+        """
         ready, running = view.by_arrival(view.ready), view.decoding
-        share = running // view.stages + (decode_steps % view.stages < running % view.stages)
+        position = self._state.decode_steps % view.stages
+        share = running // view.stages + (position < running % view.stages)
         return ready if len(ready) - share <= view.stages else ready[:share]
 
 
 def worth_switching(view: View) -> bool:
-    """The published rule: whether decode batches are less intense than a prefill phase with its bubble."""
+    """Return whether decode is less intense than a prefill phase with its bubble (the published rule)."""
     running, stages = view.decoding, view.stages
     rows = running // stages
     if running == 0:
         return view.waiting_count > 0
-    if not view.waiting_count or rows > _PEAK_ROWS or not view.free_slots:
+    if not view.waiting_count or rows > _FULL_DECODE_ROWS or not view.free_slots:
         return False
     spatial = 1.0
-    if 0 < rows < _PEAK_ROWS:
-        spatial = (rows / _whole(view, rows)) / (_PEAK_REFERENCE / _whole(view, _PEAK_REFERENCE))
+    if 0 < rows < _FULL_DECODE_ROWS:
+        unit = _UNIT_INTENSITY_TOKENS / _model_seconds(view, _UNIT_INTENSITY_TOKENS)
+        spatial = (rows / _model_seconds(view, rows)) / unit
     elif rows == 0:
         spatial = 0.0
     usage = _running_usage(view)
@@ -123,31 +132,36 @@ def worth_switching(view: View) -> bool:
         if usage.max() >= view.capacity:
             break
         usage = usage + _usage_of(view, sequence)
-        times.append(_whole(view, sequence.length))
+        times.append(_model_seconds(view, sequence.length))
         admitted += 1
     if not times:
         return False
     phase = sum(times) / stages + (stages - 1) / stages * max(times)
-    decode = _whole(view, max(1, (running + admitted) // stages))
+    decode = _model_seconds(view, max(1, (running + admitted) // stages))
     bubble = (max(times) - decode) / stages * (stages - 1)
     return spatial < (phase - bubble) / phase
 
 
-def _whole(view: View, tokens: int) -> float:
-    """Seconds of the whole model for so many tokens, KV reads left out."""
+def _model_seconds(view: View, tokens: int) -> float:
+    """Return the seconds that the whole model takes for `tokens` tokens, without KV reads."""
     return view.stages * view.cost.step_time(tokens, 0.0)
 
 
 def _usage_of(view: View, sequence: Sequence) -> FloatArray:
-    """[points] blocks that a waiting sequence will hold, by its mean predicted length."""
+    """Return [points] blocks that a waiting sequence will hold, by its mean predicted length."""
     left = sequence.expected_left
-    blocks = -(-(sequence.length + _POINTS) // view.block_size)
-    return np.where(left >= _POINTS, blocks, 0).astype(np.float64)
+    blocks = -(-(sequence.length + _FORECAST_STEPS) // view.block_size)
+    return np.where(left >= _FORECAST_STEPS, blocks, 0).astype(np.float64)
 
 
 def _running_usage(view: View) -> FloatArray:
-    """[points] blocks that the running sequences will hold; who outlived its prediction counts for nothing."""
+    """Return [points] blocks that the running sequences will hold.
+
+    A sequence that has outlived its prediction does not count.
+    """
     length, left = view.running_lengths()
-    blocks = -(-(length[:, None] + _POINTS) // view.block_size)
-    usage: FloatArray = np.where(left[:, None] >= _POINTS, blocks, 0).sum(axis=0).astype(np.float64)
+    blocks = -(-(length[:, None] + _FORECAST_STEPS) // view.block_size)
+    usage: FloatArray = (
+        np.where(left[:, None] >= _FORECAST_STEPS, blocks, 0).sum(axis=0).astype(np.float64)
+    )
     return usage

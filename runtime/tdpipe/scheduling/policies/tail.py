@@ -1,8 +1,8 @@
 """The order of admission that keeps the end of finite work short.
 
-When nothing is left to admit, batches thin until the longest output ends, and thin batches cost almost as much as full
-ones. So a request that would outlast all other work is admitted before its turn: once its expected output is as long as
-the rounds to go. Before that, and wherever requests keep coming, the order is that of arrival.
+When nothing is left to admit, batches shrink until the longest output ends, and small batches cost almost as much as
+large ones. So a request that would outlast all other work is admitted before its turn, once its expected output is as
+long as the remaining rounds. Before that, and wherever requests keep coming, the order is that of arrival.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tdpipe.scheduling.policy import View
     from tdpipe.scheduling.sequence import Sequence
+    from tdpipe.scheduling.view import View
 
-_SLACK = 1.2
-"""A request counts as critical when its output is this many times shorter than the rounds to go: rounds become shorter
-as batches thin."""
-_QUIET = 0.25
-"""Work counts as finite when nothing has arrived for this share of the time to go."""
+_CRITICAL_ROUNDS_RATIO = 1.2
+"""Largest ratio of the remaining rounds to the expected output of a request that is admitted before its turn; it is
+above 1 because fewer rounds remain as batches shrink."""
+_MIN_QUIET_SHARE = 0.25
+"""Share of the remaining time for which nothing must have arrived for the work to count as finite."""
 
 
 def admission_order(view: View) -> Iterator[Sequence]:
-    """Waiting sequences: those that would outlast the rest first, then by arrival."""
-    rounds = _rounds_to_go(view)
+    """Yield the waiting sequences, first those that would outlast the rest, then the others by arrival."""
+    rounds = _remaining_rounds(view)
     early = set()
     if rounds is not None:
-        least = rounds / _SLACK
+        min_output = rounds / _CRITICAL_ROUNDS_RATIO
         for sequence in view.longest_waiting():
-            if sequence.expected_left < least:
+            if sequence.expected_left < min_output:
                 break
             early.add(sequence.number)
             yield sequence
@@ -38,30 +38,33 @@ def admission_order(view: View) -> Iterator[Sequence]:
             yield sequence
 
 
-def _rounds_to_go(view: View) -> float | None:
-    """Until all work is done; None where none that waits would outlast it, or where requests keep coming."""
+def _remaining_rounds(view: View) -> float | None:
+    """Return the rounds until all work is done.
+
+    None means that no waiting request would outlast the work, or that requests keep coming.
+    """
     running = view.decoding
     longest = next(view.longest_waiting(), None)
     if longest is None or not running:
         return None
-    reach = longest.expected_left * _SLACK
+    max_rounds = longest.expected_left * _CRITICAL_ROUNDS_RATIO
     output = view.load.output
-    if reach < output / running:  # a bound that costs little
+    if max_rounds < output / running:  # a lower bound of the rounds that is cheap to compute
         return None
     rounds = (output + view.running_left) / running
-    return None if reach < rounds or requests_keep_coming(view) else rounds
+    return None if max_rounds < rounds or requests_keep_coming(view) else rounds
 
 
 def requests_keep_coming(view: View) -> bool:
-    """Whether the latest request is so recent that others are to be expected before all work is done."""
+    """Return whether the latest request is so recent that others are expected before all work is done."""
     if not view.decoding:
         return True
     rounds = (view.load.output + view.running_left) / view.decoding
-    return view.now - view.last_arrival < _QUIET * rounds * _round_seconds(view)
+    return view.now - view.last_arrival < _MIN_QUIET_SHARE * rounds * _round_seconds(view)
 
 
 def _round_seconds(view: View) -> float:
-    """Until every running sequence has its next token."""
+    """Return the seconds until every running sequence has its next token."""
     batches = min(view.stages, view.decoding)
     step = view.cost.step_time(-(-view.decoding // batches), view.context / batches)
     return step * view.stages

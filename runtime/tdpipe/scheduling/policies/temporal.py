@@ -1,183 +1,186 @@
-"""TD-Pipe's policy: all stages prefill, then all stages decode.
+"""TD-Pipe's policy: all stages prefill, then all stages decode (arXiv 2506.10470).
 
-Prefill goes on while the forecast KV use fits at every future step; decode goes on until what its thinning batches
-lose exceeds what switching would cost over the phase that would follow, both in seconds from the cost model.
+Prefill goes on while the forecast KV use fits at every future step. Decode goes on until what its shrinking
+micro-batches lose exceeds what a switch would cost over the phase that would follow, both in seconds of the cost model.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from tdpipe.core.step import Phase
-from tdpipe.scheduling.balance import next_decode_batch
-from tdpipe.scheduling.forecast import Demands
-from tdpipe.scheduling.policy import NO_ROWS, Plan, prefill_rows, steps_ahead
+from tdpipe.scheduling.policy import NO_ROWS, Plan, max_steps_in_flight, prefill_rows
+from tdpipe.scheduling.work_stealing import next_decode_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tdpipe.core.step import FloatArray
-    from tdpipe.scheduling.balance import DecodeBatch
-    from tdpipe.scheduling.forecast import Demand
-    from tdpipe.scheduling.policy import View
+    from tdpipe.core.step import FloatArray, IntArray
+    from tdpipe.scheduling.forecast import Demand, Demands
     from tdpipe.scheduling.sequence import Sequence
+    from tdpipe.scheduling.view import View
 
-_LOOK_AHEAD = 256
-"""Waiting requests that the switch rule looks at."""
-_NEWS = 32
-"""The switch rule is evaluated again once this part of the decoding sequences has ended or arrived."""
-_LONGER = 1.5
-"""So is it when the decode phase has become this many times as long."""
-_PATIENCE = 0.05
-"""What fits is let in once the bubble that it costs is this share of the decode phase. So nothing waits for the longest
-output of a batch that never thins."""
-_WINDOW = 16
-"""Waiting requests whose forecast is made at once."""
+_MAX_EVALUATED_REQUESTS = 256
+"""Largest number of waiting requests that the switch rule evaluates."""
+_SWITCH_REEVALUATION_DIVISOR = 32
+"""The switch rule is evaluated again once more than the decoding sequences divided by this have ended or arrived."""
+_SWITCH_REEVALUATION_GROWTH = 1.5
+"""The switch rule is evaluated again once the decode phase has become this many times as long."""
+_MAX_BUBBLE_SHARE = 0.05
+"""What fits is admitted once the bubble of a switch is less than this share of the decode phase, so that no request
+waits for the longest output of a batch that never shrinks."""
+_FORECAST_WINDOW = 16
+"""Number of waiting requests that are forecast together."""
 
 
-@dataclass(frozen=True, slots=True)
-class TemporalState:
-    """The phase, and what it was judged by."""
-
+@dataclass(slots=True)
+class _TemporalState:
     phase: Phase = Phase.PREFILL
     demand: Demand | None = None
     """Forecast of what holds KV, kept up to date during a prefill phase."""
-    judged_at: int = -1
-    """Requests added and ended when the switch rule was last evaluated."""
-    decoded: float = 0.0
+    evaluated_at: int = -1
+    """Number of requests added and ended when the switch rule was last evaluated."""
+    decode_seconds: float = 0.0
     """Seconds of a stage that this decode phase has taken, by the cost model."""
-    decoded_when_judged: float = 0.0
+    evaluated_decode_seconds: float = 0.0
+    """These seconds when the switch rule was last evaluated."""
 
 
 class TemporalPolicy:
-    """Greedy prefill, time-balanced decode, spatial-temporal switch.
+    """Greedy prefill, time-balanced decode and the spatial-temporal switch.
 
     Args:
         token_budget: batch tokens of a prefill micro-batch.
-        margin: standard deviations of the forecast that stay free.
-        hysteresis: by which share the loss must exceed the cost of a switch.
-        order: in which waiting sequences are admitted; by arrival unless told otherwise.
-        decode_batch: levels the decode micro-batches.
-        peaks: [n] KV blocks that must be there for each of [n] demands; what is forecast, and the margin, unless told
-            otherwise.
-        switch: whether to prefill, given the waiting sequences that fit, one at least, and the seconds that the decode
-            phase has taken; by comparing losses unless told otherwise.
+        margin: number of standard deviations of the forecast that stay free.
+        hysteresis: share by which the loss must exceed the cost of a switch.
     """
 
     name = "temporal"
 
-    def __init__(
-        self,
-        token_budget: int,
-        margin: float,
-        hysteresis: float,
-        order: Callable[[View], Iterator[Sequence]] | None = None,
-        *,
-        decode_batch: DecodeBatch = next_decode_batch,
-        peaks: Callable[[Demands], FloatArray] | None = None,
-        switch: Callable[[View, list[Sequence], float], bool] | None = None,
-    ) -> None:
+    def __init__(self, token_budget: int, margin: float, hysteresis: float) -> None:
         self._budget = token_budget
+        self._margin = margin
         self._hysteresis = hysteresis
-        self._order = order or by_arrival
-        self._decode_batch = decode_batch
-        self._peaks = peaks or partial(Demands.peaks, margin=margin)
-        self._switch = switch or self._thins_too_much
+        self._state = _TemporalState()
 
-    def initial(self) -> TemporalState:
-        """Prefill, since nothing runs yet."""
-        return TemporalState()
+    @property
+    def phase(self) -> Phase:
+        """Phase that the next step belongs to unless the policy switches."""
+        return self._state.phase
 
-    def plan(self, view: View, state: TemporalState) -> tuple[Plan | None, TemporalState]:
+    def reset(self) -> None:
+        """See `Policy.reset`; the first phase is prefill, because nothing runs yet."""
+        self._state = _TemporalState()
+
+    def plan(self, view: View) -> Plan | None:
         """See `Policy.plan`."""
-        if view.in_flight >= steps_ahead(view):
-            return None, state
-        if state.phase is Phase.DECODE and self._worth_switching(view, state):
-            state = TemporalState(Phase.PREFILL)
-        elif state.phase is Phase.DECODE and self._much_has_changed(view, state):
-            state = replace(state, judged_at=view.changes, decoded_when_judged=state.decoded)
-        if state.phase is Phase.PREFILL:
-            plan, state = self._prefill(view, state)
+        if view.in_flight >= max_steps_in_flight(view):
+            return None
+        if self._state.phase is Phase.DECODE:
+            if self._worth_switching(view):
+                self._state = _TemporalState(Phase.PREFILL)
+            elif self._needs_reevaluation(view):
+                self._state.evaluated_at = view.changes
+                self._state.evaluated_decode_seconds = self._state.decode_seconds
+        if self._state.phase is Phase.PREFILL:
+            plan = self._prefill(view)
             if plan is not None:
-                return plan, state
-            state = TemporalState(Phase.DECODE, judged_at=view.changes)
-        batch = self._decode_batch(view, on_edge=True)
+                return plan
+            self._state = _TemporalState(Phase.DECODE, evaluated_at=view.changes)
+        batch = self._decode_batch(view)
         if not len(batch):
-            return None, state
+            return None
         seconds = view.cost.step_time(len(batch), float(view.context_of(batch).sum()))
-        return Plan(Phase.DECODE, batch), replace(state, decoded=state.decoded + seconds)
+        self._state.decode_seconds += seconds
+        return Plan(Phase.DECODE, batch)
 
-    def _prefill(self, view: View, state: TemporalState) -> tuple[Plan | None, TemporalState]:
-        demand = state.demand if state.demand is not None else view.running_demand()
-        admitted = self._admission(view, demand)
-        rows = tuple(prefill_rows(view, admitted.sequences(), self._budget))
+    def _admission_order(self, view: View) -> Iterator[Sequence]:
+        """Return waiting sequences in the order in which they are admitted, which is that of arrival."""
+        return view.waiting()
+
+    def _decode_batch(self, view: View) -> IntArray:
+        """Return the slots of the next decode micro-batch."""
+        return next_decode_batch(view, on_tile_edge=True)
+
+    def _peaks(self, demands: Demands) -> FloatArray:
+        """Return [n] KV blocks that must exist for each of n demands."""
+        return demands.peaks(self._margin)
+
+    def _worth_prefilling(self, view: View, fitting: list[Sequence]) -> bool:
+        """Return whether the tokens of the sequences that fit would lose more by waiting than a switch costs."""
+        fit = len(fitting)
+        running, stages = view.decoding, view.stages
+        prompts = sum(sequence.length for sequence in fitting)
+        # A round gives every running sequence a token and takes a step time per stage.
+        step, per_token = _round_seconds(view, running, view.context)
+        _, per_token_after = _round_seconds(view, running + fit, view.context + prompts)
+        chunk = view.cost.step_time(min(self._budget, prompts), 0.0, sampled=0)
+        bubble = 2.0 * (stages - 1) * abs(chunk - step)
+        tokens = sum(sequence.expected_left for sequence in fitting)
+        loss = (per_token - per_token_after) * tokens
+        if loss > (1.0 + self._hysteresis) * bubble:
+            return True
+        return bubble < _MAX_BUBBLE_SHARE * self._state.decode_seconds
+
+    def _prefill(self, view: View) -> Plan | None:
+        demand = self._state.demand
+        admission = self._admission(view, view.running_demand() if demand is None else demand)
+        rows = tuple(prefill_rows(view, admission.sequences(), self._budget))
         if not rows:
-            return None, state
-        return Plan(Phase.PREFILL, NO_ROWS, rows), TemporalState(
-            Phase.PREFILL, admitted.accepted(rows)
-        )
+            return None
+        self._state.demand = admission.demand_after(rows)
+        return Plan(Phase.PREFILL, NO_ROWS, rows)
 
     def _admission(self, view: View, demand: Demand) -> _Admission:
-        return _Admission(view, demand, self._peaks, self._order(view))
+        return _Admission(view, demand, self._peaks, self._admission_order(view))
 
-    @staticmethod
-    def _much_has_changed(view: View, state: TemporalState) -> bool:
-        """Whether it is time to evaluate the rule again, which takes a forecast."""
-        if state.decoded > _LONGER * state.decoded_when_judged:
+    def _needs_reevaluation(self, view: View) -> bool:
+        """Return whether it is time to evaluate the switch rule again, which takes a forecast."""
+        state = self._state
+        if state.decode_seconds > _SWITCH_REEVALUATION_GROWTH * state.evaluated_decode_seconds:
             return True
-        return view.changes - state.judged_at > view.decoding // _NEWS
+        changes = view.changes - state.evaluated_at
+        return changes > view.decoding // _SWITCH_REEVALUATION_DIVISOR
 
-    def _worth_switching(self, view: View, state: TemporalState) -> bool:
-        if view.partial() is not None:
+    def _worth_switching(self, view: View) -> bool:
+        if view.partial_prefill() is not None:
             return view.decoding == 0
         if not view.waiting_count or not view.free_slots:
             return False
         if view.decoding == 0:
             return True
-        thin = view.decoding < view.stages
-        if not thin and not self._much_has_changed(view, state):
+        has_idle_stage = view.decoding < view.stages
+        if not has_idle_stage and not self._needs_reevaluation(view):
             return False
-        head = next(self._order(view), None)
+        head = next(self._admission_order(view), None)
         if head is None or head.length > view.free_blocks * view.block_size:
             return False  # without a forecast, which costs more than all else here
         admission = self._admission(view, view.running_demand())
-        fitting = list(islice(admission.sequences(), min(_LOOK_AHEAD, view.free_slots)))
-        if not fitting or thin:
+        limit = min(_MAX_EVALUATED_REQUESTS, view.free_slots)
+        fitting = list(islice(admission.sequences(), limit))
+        if not fitting or has_idle_stage:
             return bool(fitting)
-        return self._switch(view, fitting, state.decoded)
-
-    def _thins_too_much(self, view: View, fitting: list[Sequence], decoded: float) -> bool:
-        """Whether the tokens of those that fit, if they waited, would lose more than the bubbles of a switch."""
-        fit = len(fitting)
-        running, stages = view.decoding, view.stages
-        prompts = sum(sequence.length for sequence in fitting)
-        # A round gives every running sequence a token and takes a step time per stage.
-        now, per_token = _round(view, running, view.context)
-        _, per_token_then = _round(view, running + fit, view.context + prompts)
-        chunk = view.cost.step_time(min(self._budget, prompts), 0.0, sampled=0)
-        bubble = 2.0 * (stages - 1) * abs(chunk - now)
-        tokens = sum(sequence.expected_left for sequence in fitting)
-        loss = (per_token - per_token_then) * tokens
-        return loss > (1.0 + self._hysteresis) * bubble or bubble < _PATIENCE * decoded
+        return self._worth_prefilling(view, fitting)
 
 
-def by_arrival(view: View) -> Iterator[Sequence]:
-    """Waiting sequences in their turn."""
-    return view.waiting()
-
-
-def _round(view: View, running: int, context: int) -> tuple[float, float]:
-    """Seconds of a decode step and per token, with so many sequences in balanced micro-batches."""
+def _round_seconds(view: View, running: int, context: int) -> tuple[float, float]:
+    """Return the seconds of a decode step and those per token, with `running` sequences in balanced micro-batches."""
     batches = min(view.stages, running)
     step = view.cost.step_time(-(-running // batches), context / batches)
     return step, step * view.stages / running
 
 
 class _Admission:
-    """Admits waiting sequences while the forecast fits; one always when nothing else holds KV."""
+    """Admits waiting sequences while the forecast fits; always one if nothing else holds KV.
+
+    Args:
+        view: view of the scheduler.
+        demand: forecast of the sequences that hold KV.
+        peaks: gives the KV blocks that must exist for each of n demands.
+        waiting: sequences in the order of admission.
+    """
 
     def __init__(
         self,
@@ -190,22 +193,22 @@ class _Admission:
         self._demand = demand
         self._peaks = peaks
         self._waiting = waiting
-        self._after: dict[int, Demand] = {}
+        self._demand_after: dict[int, Demand] = {}
 
     def sequences(self) -> Iterator[Sequence]:
-        """Waiting sequences that may be admitted, in order."""
+        """Yield the waiting sequences that may be admitted, in order."""
         view, demand = self._view, self._demand
-        alone = view.decoding == 0 and view.partial() is None
-        while window := list(islice(self._waiting, _WINDOW)):
+        nothing_holds_kv = view.decoding == 0 and view.partial_prefill() is None
+        while window := list(islice(self._waiting, _FORECAST_WINDOW)):
             sums = view.forecast.of_waiting(window).after(demand)
             fits = self._peaks(sums) <= view.capacity
             for row, sequence in enumerate(window):
-                if not fits[row] and not alone:
+                if not fits[row] and not nothing_holds_kv:
                     return
-                alone = False
-                demand = self._after[sequence.number] = sums.at(row)
+                nothing_holds_kv = False
+                demand = self._demand_after[sequence.number] = sums.at(row)
                 yield sequence
 
-    def accepted(self, rows: tuple[tuple[Sequence, int], ...]) -> Demand:
-        """The demand with those sequences that became rows."""
-        return self._after.get(rows[-1][0].number, self._demand)
+    def demand_after(self, rows: tuple[tuple[Sequence, int], ...]) -> Demand:
+        """Return the demand with the sequences that became rows."""
+        return self._demand_after.get(rows[-1][0].number, self._demand)

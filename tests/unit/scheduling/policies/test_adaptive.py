@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +96,7 @@ def scheduler_of(
     blocks: int = 400,
     slots: int = 512,
     targets: LatencyTargets | None = None,
-) -> Scheduler[Any]:
+) -> Scheduler:
     scheduler = Scheduler(AdaptivePolicy(MOST, targets), Capacity(blocks, 16, slots, 2_048), cost)
     for number, (prompt, output) in enumerate(requests):
         lengths = LengthDistribution((output,))
@@ -105,7 +104,7 @@ def scheduler_of(
     return scheduler
 
 
-def served(scheduler: Scheduler[Any], seconds_per_step: float = 0.02) -> list[Step]:
+def served(scheduler: Scheduler, seconds_per_step: float = 0.02) -> list[Step]:
     """Every step until all requests have ended, on a clock that goes on with the results."""
     steps: list[Step] = []
     in_flight: list[Step] = []
@@ -119,7 +118,7 @@ def served(scheduler: Scheduler[Any], seconds_per_step: float = 0.02) -> list[St
         done = in_flight.pop(0)
         now += seconds_per_step
         tokens = np.full(int(done.sample.sum()), 9, dtype=np.int32)
-        scheduler.on_result(done.id, tokens, (), now)
+        scheduler.on_result(done.id, tokens)
     return steps
 
 
@@ -133,23 +132,23 @@ def test_prefill_and_decode_share_steps_where_that_is_cheap_and_not_where_it_is_
     assert shares[1] < 0.01
 
 
-def test_phases_begin_with_the_prompt_that_mixing_has_begun() -> None:
+def test_phases_begin_with_the_prompt_that_mixing_has_started() -> None:
     scheduler = scheduler_of(staircase(128), [(700, 60)] * 20)
     view = scheduler._view
-    while not view.decoding or view.partial() is None:
+    while not view.decoding or view.partial_prefill() is None:
         step = scheduler.next_step(0.0)
         assert isinstance(step, Step)
         tokens = np.full(int(step.sample.sum()), 9, dtype=np.int32)
-        scheduler.on_result(step.id, tokens, (), 0.0)
+        scheduler.on_result(step.id, tokens)
         view.renew(0.0)
-    begun = view.partial()
+    partial = view.partial_prefill()
     view.cost = staircase(128, MixingCost(0.5))
     scheduler.add(Request("late", (3,), 1, LengthDistribution((1,))), 0.0)
     step = scheduler.next_step(0.0)
     assert isinstance(step, Step)
     assert step.phase is Phase.PREFILL
-    assert begun is not None
-    assert begun.slot in step.slots
+    assert partial is not None
+    assert partial.slot in step.slots
 
 
 def test_rounds_wait_for_their_longest_micro_batch() -> None:
@@ -188,7 +187,7 @@ def test_requests_keep_coming_until_none_has_for_a_part_of_the_time_to_go() -> N
         step = scheduler.next_step(0.0)
         assert isinstance(step, Step)
         tokens = np.full(int(step.sample.sum()), 9, dtype=np.int32)
-        scheduler.on_result(step.id, tokens, (), 0.0)
+        scheduler.on_result(step.id, tokens)
     view = scheduler._view  # about 100 rounds of 80 ms to go
     view.now = 1.0
     assert requests_keep_coming(view)
@@ -216,7 +215,7 @@ def test_a_target_for_tokens_keeps_micro_batches_short() -> None:
     assert max(step.tokens for step in bound) <= 64
 
 
-def test_a_begun_prompt_may_hold_the_only_slot() -> None:
+def test_a_partial_prefill_may_hold_the_only_slot() -> None:
     scheduler = scheduler_of(staircase(128), [(2 * MOST, 4)], slots=1)
     first = scheduler.next_step(0.0)
     assert isinstance(first, Step)

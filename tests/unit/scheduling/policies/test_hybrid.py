@@ -13,11 +13,11 @@ from tdpipe.core.request import Request
 from tdpipe.core.step import Phase, Step
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.policies.hybrid import HybridPolicy
-from tdpipe.scheduling.policy import keeps_reserve
+from tdpipe.scheduling.policy import has_kv_reserve
 from tdpipe.scheduling.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from tdpipe.scheduling.policy import View
+    from tdpipe.scheduling.view import View
 
 BUDGET = 64
 PROMPT = 100
@@ -41,7 +41,7 @@ def steps_of(requests: int, *, blocks: int) -> list[Step]:
         elif in_flight:
             done = in_flight.pop(0)
             tokens = np.full(int(done.sample.sum()), 9, dtype=np.int32)
-            scheduler.on_result(done.id, tokens, (), 0.0)
+            scheduler.on_result(done.id, tokens)
         else:
             return steps
 
@@ -56,7 +56,7 @@ def test_prefill_rides_along_with_decode() -> None:
 
 @dataclass
 class Crowd:
-    """What admission looks at."""
+    """The part of the view that admission looks at."""
 
     decoding: int
     free_blocks: int
@@ -68,17 +68,17 @@ def test_a_small_crowd_leaves_a_larger_part_of_the_cache_free() -> None:
     for decoding, share in ((100, 0.035), (25, 0.07)):
         context = decoding * 1_600
         enough = share * context / 16
-        assert not keeps_reserve(cast("View", Crowd(decoding, int(0.99 * enough), context)))
-        assert keeps_reserve(cast("View", Crowd(decoding, int(1.01 * enough), context)))
+        assert not has_kv_reserve(cast("View", Crowd(decoding, int(0.99 * enough), context)))
+        assert has_kv_reserve(cast("View", Crowd(decoding, int(1.01 * enough), context)))
 
 
 def test_what_decodes_next_stays_free_for_many_short_sequences() -> None:
-    assert not keeps_reserve(cast("View", Crowd(1_000, 499, 16_000)))
-    assert keeps_reserve(cast("View", Crowd(1_000, 500, 16_000)))
+    assert not has_kv_reserve(cast("View", Crowd(1_000, 499, 16_000)))
+    assert has_kv_reserve(cast("View", Crowd(1_000, 500, 16_000)))
 
 
 def test_nothing_stays_free_while_nothing_decodes() -> None:
-    assert keeps_reserve(cast("View", Crowd(0, 0, 0)))
+    assert has_kv_reserve(cast("View", Crowd(0, 0, 0)))
 
 
 def test_a_full_cache_does_not_make_sequences_drive_each_other_out() -> None:

@@ -44,7 +44,7 @@ class Seen:
     now: float = 0.0
     free_blocks: int = 500
     queue: list[Sequence] = field(default_factory=list)
-    begun: Sequence | None = None
+    partial: Sequence | None = None
     context: int = 20_000
     stages: int = STAGES
     capacity: int = 1_000
@@ -58,8 +58,8 @@ class Seen:
     def waiting(self) -> Iterator[Sequence]:
         return iter(self.queue)
 
-    def partial(self) -> Sequence | None:
-        return self.begun
+    def partial_prefill(self) -> Sequence | None:
+        return self.partial
 
     def unscheduled(self, sequence: Sequence) -> int:
         return sequence.length // 2
@@ -98,7 +98,7 @@ def test_a_queue_far_too_long_for_the_target_is_left_to_throughput() -> None:
     assert fill(LatencyTargets(ttft=1.0), view) == (CHOSEN, 20)
 
 
-def test_decode_goes_on_beside_hurried_prefill_where_tokens_have_a_target() -> None:
+def test_decode_goes_on_with_hurried_prefill_where_tokens_have_a_target() -> None:
     view = Seen(now=9.0, queue=[prompt(100)])
     assert fill(LatencyTargets(ttft=1.0, tpot=1.0), view) == (512, 20)
 
@@ -109,8 +109,8 @@ def test_a_round_is_as_short_as_the_rows_at_hand_allow() -> None:
     assert fill(LatencyTargets(tpot=0.13), Seen())[0] == 64
 
 
-def test_what_a_begun_prompt_reads_counts_towards_the_round() -> None:
-    view = Seen(begun=prompt(20_000))
+def test_what_a_partial_prefill_reads_counts_towards_the_round() -> None:
+    view = Seen(partial=prompt(20_000))
     assert fill(LatencyTargets(tpot=0.17), view)[0] == 64
 
 

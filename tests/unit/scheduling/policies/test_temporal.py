@@ -11,7 +11,7 @@ from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import Request
 from tdpipe.core.step import Phase, Step
 from tdpipe.scheduling.cost_model import CostModel, StageCost
-from tdpipe.scheduling.policies.temporal import TemporalPolicy, TemporalState
+from tdpipe.scheduling.policies.temporal import TemporalPolicy
 from tdpipe.scheduling.scheduler import Scheduler
 
 STAGES = 4
@@ -34,7 +34,7 @@ def scheduler_of(
     hysteresis: float = 1.0,
     margin: float = 0.0,
     prompt: int = PROMPT,
-) -> Scheduler[TemporalState]:
+) -> Scheduler:
     policy = TemporalPolicy(256, margin, hysteresis)
     scheduler = Scheduler(policy, Capacity(blocks, 4, 64, 128), cost(prefill))
     for number in range(requests):
@@ -44,7 +44,7 @@ def scheduler_of(
     return scheduler
 
 
-def phases_of(scheduler: Scheduler[TemporalState]) -> list[Phase]:
+def phases_of(scheduler: Scheduler) -> list[Phase]:
     """Phase of every step until all requests have ended."""
     phases: list[Phase] = []
     in_flight: list[Step] = []
@@ -56,7 +56,7 @@ def phases_of(scheduler: Scheduler[TemporalState]) -> list[Phase]:
         elif in_flight:
             done = in_flight.pop(0)
             tokens = np.full(int(done.sample.sum()), 9, dtype=np.int32)
-            scheduler.on_result(done.id, tokens, (), 0.0)
+            scheduler.on_result(done.id, tokens)
         else:
             return phases
 
@@ -77,7 +77,7 @@ def test_prefill_stops_where_the_forecast_is_full() -> None:
     per_request = -(-(PROMPT + LENGTH * 3 // 2) // 4)
     scheduler = scheduler_of(20, blocks=per_request * 8)
     while isinstance(step := scheduler.next_step(0.0), Step) and step.phase is Phase.PREFILL:
-        scheduler.on_result(step.id, np.full(int(step.sample.sum()), 9, dtype=np.int32), (), 0.0)
+        scheduler.on_result(step.id, np.full(int(step.sample.sum()), 9, dtype=np.int32))
     assert 8 <= len(scheduler.state.slots.occupied) < 20
     assert len(scheduler.state.waiting) > 0
 
@@ -100,9 +100,7 @@ def test_a_margin_admits_less_where_lengths_are_uncertain() -> None:
         for number in range(60):
             scheduler.revise(str(number), LengthDistribution((5, 60)))
         while isinstance(step := scheduler.next_step(0.0), Step) and step.phase is Phase.PREFILL:
-            scheduler.on_result(
-                step.id, np.full(int(step.sample.sum()), 9, dtype=np.int32), (), 0.0
-            )
+            scheduler.on_result(step.id, np.full(int(step.sample.sum()), 9, dtype=np.int32))
         return len(scheduler.state.slots.occupied)
 
     assert admitted(2.0) < admitted(0.0)
@@ -118,7 +116,7 @@ def test_a_request_that_arrives_in_mid_decode_is_prefilled_before_a_long_one_end
         step = scheduler.next_step(0.0)
         if isinstance(step, Step):
             tokens = np.full(int(step.sample.sum()), 9, dtype=np.int32)
-            scheduler.on_result(step.id, tokens, (), 0.0)
+            scheduler.on_result(step.id, tokens)
         if turn == 4:
             scheduler.add(late, 0.0)
     assert len(scheduler.state.slots.occupied) == 2
@@ -141,7 +139,7 @@ def steps_until_started(running: int, prefill: float) -> tuple[int, int]:
         if not isinstance(step, Step):
             done = in_flight.pop(0)
             tokens = np.full(int(done.sample.sum()), 9, dtype=np.int32)
-            scheduler.on_result(done.id, tokens, (), 0.0)
+            scheduler.on_result(done.id, tokens)
             continue
         in_flight.append(step)
         steps += step.phase is Phase.DECODE

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tdpipe.scheduling.balance import next_decode_batch
 from tdpipe.scheduling.cost_model import CostModel, StageCost
+from tdpipe.scheduling.work_stealing import next_decode_batch
 
 if TYPE_CHECKING:
     from tdpipe.core.step import IntArray
@@ -25,16 +25,18 @@ def cost(per_context: float = 0.0) -> CostModel:
 
 @dataclass
 class Decoding:
-    """The view's part that balancing looks at: the first sequences ready, in order of their turn; else all."""
+    """The part of the view that micro-batches are chosen from; the first `ready_count` sequences are ready, or all."""
 
     contexts: list[int]
     stages: int
     cost: CostModel = field(default_factory=cost)
-    idle: int | None = None
+    ready_count: int | None = None
 
     @property
     def ready(self) -> IntArray:
-        return np.arange(len(self.contexts) if self.idle is None else self.idle, dtype=np.int32)
+        return np.arange(
+            len(self.contexts) if self.ready_count is None else self.ready_count, dtype=np.int32
+        )
 
     @property
     def decoding(self) -> int:
@@ -100,7 +102,7 @@ def test_nothing_ready_makes_no_batch() -> None:
 
 def trimmed(contexts: list[int], costs: CostModel | None = None) -> list[int]:
     view: Any = Decoding(contexts, 1, costs or cost())
-    return next_decode_batch(view, on_edge=True).tolist()
+    return next_decode_batch(view, on_tile_edge=True).tolist()
 
 
 def test_rows_that_would_begin_a_tile_wait_for_the_next_batch() -> None:
@@ -118,10 +120,10 @@ def test_a_tile_that_is_nearly_full_is_worth_its_time() -> None:
 def test_what_others_left_over_does_not_go_over_the_next_edge() -> None:
     points = np.array([1, 4, 5, 8], dtype=np.int32)
     costs = CostModel((StageCost(points, np.array([1.0, 1.0, 1.9, 1.9]), 0.001),))
-    few: Any = Decoding([1] * 8 + [100] * 6, 2, costs, idle=8)
-    many: Any = Decoding([1] * 8 + [100] * 8, 2, costs, idle=8)
-    assert len(next_decode_batch(few, on_edge=True)) == 4
-    assert len(next_decode_batch(many, on_edge=True)) == 8
+    few: Any = Decoding([1] * 8 + [100] * 6, 2, costs, ready_count=8)
+    many: Any = Decoding([1] * 8 + [100] * 8, 2, costs, ready_count=8)
+    assert len(next_decode_batch(few, on_tile_edge=True)) == 4
+    assert len(next_decode_batch(many, on_tile_edge=True)) == 8
 
 
 def test_long_contexts_leave_no_tile_half_empty() -> None:
@@ -129,7 +131,7 @@ def test_long_contexts_leave_no_tile_half_empty() -> None:
     costs = CostModel((StageCost(points, np.array([1.0, 1.0, 1.9, 1.9]), 0.001),))
     long_first: Any = Decoding([100] * 5 + [1] * 9, 2, costs)
     assert len(next_decode_batch(long_first)) < 7
-    assert len(next_decode_batch(long_first, on_edge=True)) == 4
+    assert len(next_decode_batch(long_first, on_tile_edge=True)) == 4
 
 
 def test_of_equally_cheap_batches_the_largest_is_taken() -> None:

@@ -1,6 +1,7 @@
-"""The slots of sequences that hold KV.
+"""The sequences that hold KV, by slot.
 
-What changes every step is kept per slot in arrays, so that a step over a thousand rows costs a few vector operations.
+What changes at every step is kept per slot in arrays, so that a step over a thousand rows costs a few vector
+operations.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
     from tdpipe.scheduling.sequence import Sequence
 
 
-class SlotTable:
-    """What the scheduler knows of each slot. A slot is free where `sequence` is None.
+class RunningSequences:
+    """Arrays over slots with the progress of the sequence in each. A slot is free where `sequences` has None.
 
     Args:
-        slots: sequences that may hold KV at once.
-        max_blocks: blocks of the longest sequence.
+        slots: number of sequences that may hold KV at once.
+        max_blocks: number of blocks of the longest sequence.
     """
 
     def __init__(self, slots: int, max_blocks: int) -> None:
@@ -29,26 +30,28 @@ class SlotTable:
         self.free: list[int] = list(range(slots - 1, -1, -1))
         self.number = np.full(slots, -1, dtype=np.int32)
         self.prompt = np.zeros(slots, dtype=np.int32)
+        """[slots] number of prompt tokens."""
         self.limit = np.zeros(slots, dtype=np.int32)
-        """Tokens of prompt and output at most."""
+        """[slots] largest number of tokens of prompt and output."""
         self.length = np.zeros(slots, dtype=np.int32)
-        """Tokens known or being sampled by a step in flight."""
+        """[slots] number of tokens that are known or are being sampled by a step in flight."""
         self.scheduled = np.zeros(slots, dtype=np.int32)
-        """Tokens whose KV is computed or being computed."""
+        """[slots] number of tokens whose KV is computed or is being computed."""
         self.pending = np.zeros(slots, dtype=np.int32)
-        """Tokens being sampled by steps in flight."""
+        """[slots] number of tokens that steps in flight are sampling."""
         self.last_step = np.full(slots, -1, dtype=np.int64)
         self.turn = np.zeros(slots, dtype=np.int64)
-        """Ascends in the order in which slots were last rows of a step, within a step, too."""
+        """[slots] number that ascends in the order in which slots were last rows of a step, also within a step."""
         self.decoding = np.zeros(slots, dtype=np.bool_)
-        """The whole prompt is scheduled."""
-        self.held = np.zeros(slots, dtype=np.int32)
-        """Blocks in the table."""
-        self.table = np.zeros((slots, max_blocks), dtype=np.int32)
+        """[slots] whether the whole prompt is scheduled."""
+        self.block_count = np.zeros(slots, dtype=np.int32)
+        """[slots] number of blocks in the block table."""
+        self.block_table = np.zeros((slots, max_blocks), dtype=np.int32)
         self.outcomes = np.ones((slots, OUTCOMES), dtype=np.int32)
+        """[slots, OUTCOMES] possible output lengths."""
 
-    def take(self, sequence: Sequence) -> int:
-        """Give the sequence a slot."""
+    def add(self, sequence: Sequence) -> int:
+        """Give the sequence a free slot and return it."""
         slot = self.free.pop()
         self.sequences[slot] = sequence
         sequence.slot = slot
@@ -56,14 +59,14 @@ class SlotTable:
         self.prompt[slot] = len(sequence.request.prompt)
         self.limit[slot] = len(sequence.request.prompt) + sequence.request.max_tokens
         self.length[slot] = sequence.length
-        self.scheduled[slot] = self.pending[slot] = self.held[slot] = 0
+        self.scheduled[slot] = self.pending[slot] = self.block_count[slot] = 0
         self.last_step[slot] = -1
         self.decoding[slot] = False
         self.outcomes[slot] = sequence.outcomes
         return slot
 
-    def leave(self, slot: int) -> IntArray:
-        """Free the slot; returns the blocks that it held."""
+    def remove(self, slot: int) -> IntArray:
+        """Free the slot and return the blocks that it held."""
         sequence = self.sequences[slot]
         assert sequence is not None
         sequence.slot = -1
@@ -71,15 +74,15 @@ class SlotTable:
         self.number[slot] = -1
         self.decoding[slot] = False
         self.free.append(slot)
-        return self.table[slot, : self.held[slot]].copy()
+        return self.block_table[slot, : self.block_count[slot]].copy()
 
     def append_blocks(self, slot: int, blocks: IntArray) -> None:
-        """Add blocks to the end of a slot's table."""
-        held = int(self.held[slot])
-        self.table[slot, held : held + len(blocks)] = blocks
-        self.held[slot] = held + len(blocks)
+        """Add blocks to the end of a slot's block table."""
+        count = int(self.block_count[slot])
+        self.block_table[slot, count : count + len(blocks)] = blocks
+        self.block_count[slot] = count + len(blocks)
 
     @property
     def occupied(self) -> IntArray:
-        """Slots in use."""
+        """Slots in use, ascending."""
         return np.flatnonzero(self.number >= 0).astype(np.int32)
