@@ -27,15 +27,15 @@ from tdpipe.scheduling.scheduler import Scheduler, Wait
 if TYPE_CHECKING:
     from tdpipe.scheduling.policy import Policy
 
-DEAR_MIXING, TTFT_TARGET, BOTH_TARGETS = (
-    "adaptive, dear mixing",
+EXPENSIVE_MIXING, TTFT_TARGET, BOTH_TARGETS = (
+    "adaptive, expensive mixing",
     "adaptive, ttft",
     "adaptive, ttft and tpot",
 )
 POLICIES = (
     "temporal",
     "adaptive",
-    DEAR_MIXING,
+    EXPENSIVE_MIXING,
     TTFT_TARGET,
     BOTH_TARGETS,
     "hybrid",
@@ -113,7 +113,7 @@ def make_scheduler(policy: str, case: Case) -> Scheduler:
     made: dict[str, Policy] = {
         "temporal": TemporalPolicy(case.budget, 0.0, 1.0),
         "adaptive": AdaptivePolicy(case.budget),
-        DEAR_MIXING: AdaptivePolicy(case.budget),
+        EXPENSIVE_MIXING: AdaptivePolicy(case.budget),
         TTFT_TARGET: AdaptivePolicy(case.budget, LatencyTargets(ttft=0.02)),
         BOTH_TARGETS: AdaptivePolicy(case.budget, LatencyTargets(ttft=0.02, tpot=0.005)),
         "hybrid": HybridPolicy(case.budget),
@@ -123,7 +123,7 @@ def make_scheduler(policy: str, case: Case) -> Scheduler:
     }
     capacity = Capacity(case.blocks, case.block_size, case.slots, 128)
     cost = proportional_cost(case.stages)
-    if policy == DEAR_MIXING:
+    if policy == EXPENSIVE_MIXING:
         cost = CostModel(cost.stages, MixingCost(seconds=1.0))
     return Scheduler(made[policy], capacity, cost)
 

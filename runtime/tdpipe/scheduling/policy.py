@@ -74,9 +74,8 @@ def has_kv_reserve(view: View) -> bool:
     free, decoding = view.free_blocks, view.decoding
     if free < _RESERVED_BLOCKS_PER_SEQUENCE * decoding:
         return False
-    return free * view.block_size >= _RESERVED_KV_DEVIATIONS * view.context / math.sqrt(
-        max(decoding, 1)
-    )
+    reserved_tokens = _RESERVED_KV_DEVIATIONS * view.context / math.sqrt(max(decoding, 1))
+    return free * view.block_size >= reserved_tokens
 
 
 def prefill_rows(

@@ -34,7 +34,7 @@ def test_noise_over_a_short_context_is_no_price(seed: int) -> None:
     assert fitted == 0.0 or min(e.seconds for e in seen[3:]) > max(e.seconds for e in seen[:3])
 
 
-def test_what_a_sampled_token_costs_is_told_from_prompts_of_as_many_tokens() -> None:
+def test_what_a_sampled_token_costs_is_fitted_from_prompts_of_as_many_tokens() -> None:
     points = np.array([1, 16, 64], dtype=np.int32)
     truth = CostModel((StageCost(points, np.array([0.01, 0.02, 0.03]), 2e-6, 3e-4),))
     draw = np.random.default_rng(0)

@@ -51,9 +51,9 @@ def test_no_stage_that_may_be_the_slowest_is_left_out(
     assert cost.step_time(tokens, context) == pytest.approx(slowest)
     unsampled = max(each.seconds(one, one_context)[0] for each in stages)
     assert cost.step_time(tokens, context, 0) == pytest.approx(unsampled)
-    dear = CostModel(cost.stages, MixingCost(0.1, 2.0))
+    expensive = CostModel(cost.stages, MixingCost(0.1, 2.0))
     mixed = max(each.seconds(one, np.array([2.0 * context]))[0] for each in stages) + 0.1
-    assert dear.step_seconds(counts, contexts, np.ones(2, dtype=np.bool_), np.zeros(2))[
+    assert expensive.step_seconds(counts, contexts, np.ones(2, dtype=np.bool_), np.zeros(2))[
         0
     ] == pytest.approx(mixed)
     times = cost.step_seconds(np.arange(1, tokens + 1, dtype=np.int32), np.zeros(tokens))
@@ -102,8 +102,8 @@ def test_only_steps_with_decode_and_prefill_rows_pay_for_mixing(
     stages = (StageCost(np.array([1, 256], dtype=np.int32), np.ones(2), 1e-3),)
     step = row_step(0, rows)
     (pure,) = CostModel(stages).stage_seconds(step)
-    (dear,) = CostModel(stages, MixingCost(0.5, 2.0)).stage_seconds(step)
-    assert dear - pure == pytest.approx(0.5 + 100e-3 if mixed else 0.0)
+    (expensive,) = CostModel(stages, MixingCost(0.5, 2.0)).stage_seconds(step)
+    assert expensive - pure == pytest.approx(0.5 + 100e-3 if mixed else 0.0)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def cost(per_context: float = 0.0) -> CostModel:
-    """Steps of 4 tokens, each step dearer than the last."""
+    """Steps of 4 tokens, each step more expensive than the last."""
     table = StageCost(
         np.array([1, 4, 5, 8, 9, 12], dtype=np.int32),
         np.array([1.0, 1.0, 2.0, 2.0, 3.0, 3.0]),

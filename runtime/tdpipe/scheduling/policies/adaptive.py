@@ -35,8 +35,8 @@ _STEADY_KV_SHARE = 0.97
 _MIN_MODE_CHANGE_GAIN = 1.02
 """Smallest ratio of the predicted rates at which phases replace mixing, or mixing replaces phases."""
 _REEVALUATION_DIVISOR = 32
-"""The composition is chosen and the outlook made again once more than the decoding sequences divided by this have ended
-or arrived."""
+"""The composition is chosen and the outlook made again when the number of requests that have ended or arrived exceeds
+the number of decoding sequences divided by this."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 _MAX_EVALUATED_REQUESTS = 256
 """Largest number of waiting requests that the switch rule evaluates."""
 _SWITCH_REEVALUATION_DIVISOR = 32
-"""The switch rule is evaluated again once more than the decoding sequences divided by this have ended or arrived."""
+"""The switch rule is evaluated again when the number of requests that have ended or arrived exceeds the number of
+decoding sequences divided by this."""
 _SWITCH_REEVALUATION_GROWTH = 1.5
-"""The switch rule is evaluated again once the decode phase has become this many times as long."""
+"""The switch rule is also evaluated again once the decode phase has become this many times as long."""
 _MAX_BUBBLE_SHARE = 0.05
 """What fits is admitted once the bubble of a switch is less than this share of the decode phase, so that no request
 waits for the longest output of a batch that never shrinks."""

@@ -1,4 +1,4 @@
-"""What the adaptive policy chooses: the tile edge, phases where mixing is dear, the longest output before the end."""
+"""What the adaptive policy chooses: tile edges, phases where mixing is expensive, long outputs before the end."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_phases_promise_no_more_than_mixing_where_not_every_stage_has_a_sequence
     assert phased_rate(staircase(128), *room, MOST) <= mixed.rate
 
 
-def test_mixing_is_dear_where_it_costs_more_than_a_decode_step() -> None:
+def test_mixing_is_expensive_where_it_costs_more_than_a_decode_step() -> None:
     kv_tokens = 60 * STAGES * MIX.resident
     room = (STAGES, kv_tokens, 10_000, MIX)
     for seconds, phases in ((0.0, False), (0.03, True)):
@@ -79,7 +79,7 @@ def test_prompts_that_chunks_cut_are_read_again() -> None:
     assert long.chunk_reads(np.array([64.0, 200.0]), 64).tolist() == [1_000.0, 4_000.0]
 
 
-def test_chunks_that_read_much_again_make_small_budgets_dear() -> None:
+def test_chunks_that_read_much_again_make_small_budgets_expensive() -> None:
     long = replace(MIX, chunk_start=4_000.0)
     room = (STAGES, 60 * STAGES * MIX.resident, 10_000, long, candidate_budgets(MOST))
     rates = [
@@ -122,7 +122,7 @@ def served(scheduler: Scheduler, seconds_per_step: float = 0.02) -> list[Step]:
     return steps
 
 
-def test_prefill_and_decode_share_steps_where_that_is_cheap_and_not_where_it_is_dear() -> None:
+def test_prefill_and_decode_share_steps_where_that_is_cheap_and_not_where_it_is_expensive() -> None:
     requests = [(100, 60 + number % 40) for number in range(150)]
     shares = []
     for mixing in (MixingCost(), MixingCost(0.5)):

@@ -82,10 +82,10 @@ def test_prefill_stops_where_the_forecast_is_full() -> None:
     assert len(scheduler.state.waiting) > 0
 
 
-def test_a_dearer_switch_makes_fewer_phases() -> None:
+def test_a_more_expensive_switch_makes_fewer_phases() -> None:
     cheap = switches(phases_of(scheduler_of(60, blocks=400, prefill=2.3e-3)))
-    dear = switches(phases_of(scheduler_of(60, blocks=400, prefill=60e-3)))
-    assert dear < cheap
+    expensive = switches(phases_of(scheduler_of(60, blocks=400, prefill=60e-3)))
+    assert expensive < cheap
 
 
 def test_hysteresis_makes_fewer_phases() -> None:
@@ -155,7 +155,7 @@ def test_a_request_never_waits_while_there_are_fewer_than_stages() -> None:
     assert waited < 10
 
 
-def test_a_dear_prefill_waits_for_a_part_of_the_decode_phase_only() -> None:
+def test_a_expensive_prefill_waits_for_a_part_of_the_decode_phase_only() -> None:
     waited, steps = steps_until_started(8, prefill=0.5)
     assert 10 < waited < steps * 0.7
     cheap, _ = steps_until_started(8, prefill=0.05)
