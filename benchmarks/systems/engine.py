@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tdpipe.controller.snapshot import EngineSnapshot
     from tdpipe.controller.synthetic_steps import ExecutedStep
     from tdpipe.core.settings import Settings
+    from tdpipe.pipeline.checkpoint_stages import CheckpointStages
 
 
 def engine_settings(job: Job) -> Settings:
@@ -37,8 +38,12 @@ def engine_settings(job: Job) -> Settings:
     stages = job.system.stages
     return load_settings(
         flags={
-            "model": {"path": job.checkpoint, "device": "cpu", "dtype": job.dtype},
-            "pipeline": {"stages": stages, "threads_per_stage": max(1, job.threads // stages)},
+            "model": {"path": job.checkpoint, "device": job.device, "dtype": job.dtype},
+            "pipeline": {
+                "host": job.host,
+                "stages": stages,
+                "threads_per_stage": max(1, job.threads // stages),
+            },
             "cache": {"block_size": BLOCK_SIZE, "blocks": job.kv_blocks},
             "scheduler": {
                 "policy": job.system.policy,
@@ -49,15 +54,21 @@ def engine_settings(job: Job) -> Settings:
     )
 
 
-def run_engine(job: Job) -> Run:
-    """Start an engine with stages on Ray, warm it up, serve the requests and close it.
+def run_engine(job: Job, stages: CheckpointStages | None = None) -> Run:
+    """Start an engine, warm it up, serve the requests and close it.
+
+    Args:
+        job: what to serve, and how.
+        stages: stages of the job's checkpoint; None plans them.
 
     Raises:
         TDPipeError: it does not start, or fails.
     """
     settings = engine_settings(job)
     parts = prepare_engine(
-        settings, plan_stages(settings), lambda line: print(f"  {line}", file=sys.stderr)
+        settings,
+        plan_stages(settings) if stages is None else stages,
+        lambda line: print(f"  {line}", file=sys.stderr),
     )
     watch = StepWatch(parts.pipeline)
     engine = Engine(watch, parts.scheduler, parts.predictor, parts.vocab_size)

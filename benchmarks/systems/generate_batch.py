@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from benchmarks.request_mix import MixRequest
     from benchmarks.systems.job import Job
 
+_PAGE_SIZE = (
+    "page_size" if hasattr(transformers.ContinuousBatchingConfig, "page_size") else "block_size"
+)
+"""The option for the tokens in a KV block; older releases of transformers call it a block, too."""
+
 
 def run_generate_batch(job: Job) -> Run:
     """Load the model, start a manager, warm it up, serve the requests and stop it.
@@ -30,10 +35,11 @@ def run_generate_batch(job: Job) -> Run:
     torch.set_num_threads(job.threads)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         job.checkpoint, dtype=getattr(torch, job.dtype), attn_implementation="sdpa"
-    ).eval()
+    )
+    model.to(job.device).eval()
     generation = transformers.GenerationConfig(do_sample=False, eos_token_id=-1)
     batching = transformers.ContinuousBatchingConfig(
-        page_size=BLOCK_SIZE,
+        **{_PAGE_SIZE: BLOCK_SIZE},
         num_blocks=job.kv_blocks,
         max_batch_tokens=job.system.token_budget or job.token_budget,
         max_requests_per_batch=job.system.rows,

@@ -14,6 +14,7 @@ WARM_UP = (MixRequest(tuple(range(1, 65)), 16),) * 8
 """Served before the clock starts."""
 Engine = Literal["tdpipe", "generate_batch", "vllm", "llama_cpp"]
 """`generate_batch` is of transformers."""
+Policy = Literal["adaptive", "temporal", "hybrid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class System:
     name: str
     engine: Engine
     stages: int = 1
-    policy: Literal["adaptive", "temporal", "hybrid"] | None = None
+    policy: Policy | None = None
     """Of tdpipe, which alone has one."""
     token_budget: int | None = None
     """Batch tokens of a step that contains prefill; None takes the job's, and vLLM's own default."""
@@ -46,6 +47,10 @@ class Job:
     dtype: Literal["float32", "bfloat16"]
     profile: str | None = None
     """File of `tdpipe profile` that the engine takes its costs from; None measures them at the start."""
+    device: str = "cpu"
+    """`cpu` or `cuda`; only tdpipe and `generate_batch` compute on the latter."""
+    host: Literal["ray", "in_process"] = "ray"
+    """Where tdpipe's stages live."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from tdpipe.core.capacity import Capacity
 from tdpipe.core.errors import SettingsError
@@ -38,7 +38,7 @@ class CheckpointStages:
     """Tokens of a sequence at most, if the KV blocks suffice for them."""
 
     @classmethod
-    def plan(cls, settings: Settings, description: ModelDescription) -> CheckpointStages:
+    def plan(cls, settings: Settings, description: ModelDescription) -> Self:
         """Decide the partition and the context before anything is loaded.
 
         Raises:

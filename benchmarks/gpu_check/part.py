@@ -1,0 +1,108 @@
+"""One part of the check, run so that its failure or its delay leaves the other parts alone.
+
+Time on a GPU is lent by the minute, so a part that fails is recorded with its reason and the next one begins.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import traceback
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a part has found."""
+
+    text: str
+    """One line for the table."""
+    figures: dict[str, object] = field(default_factory=dict)
+    """The numbers behind it, as JSON has them."""
+
+
+class PartSkippedError(Exception):
+    """A part lacks what an earlier part should have left for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A guarded piece of work."""
+
+    name: str
+    seconds: float
+    """Time limit."""
+    run: Callable[[float], Finding]
+    """Takes the end of its time, in seconds of `time.monotonic`."""
+    needs_model: bool = False
+    """Whether it uses the large model that earlier parts write and load."""
+
+
+class Status(StrEnum):
+    """How a part ended."""
+
+    OK = "ok"
+    FAILED = "FAILED"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a part."""
+
+    name: str
+    status: Status
+    text: str
+    """The finding, or why there is none."""
+    seconds: float = 0.0
+    """Time that it took."""
+    figures: dict[str, object] = field(default_factory=dict)
+    traceback: str = ""
+
+
+def run_part(part: Part, end: float) -> Outcome:
+    """Run a part in a thread of its own and wait until it ends or its time is up.
+
+    A thread cannot be stopped: a part that takes too long goes on in the background.
+
+    Args:
+        part: the work.
+        end: time at which all parts must have ended, in seconds of `time.monotonic`.
+    """
+    began = time.monotonic()
+    if began >= end:
+        return Outcome(part.name, Status.SKIPPED, "the time for all parts was used up before it")
+    limit = min(part.seconds, end - began)
+    answers: queue.SimpleQueue[Finding | BaseException] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put(part.run(began + limit))
+        except BaseException as error:
+            answers.put(error)
+
+    threading.Thread(target=work, name=part.name, daemon=True).start()
+    try:
+        answer = answers.get(timeout=limit)
+    except queue.Empty:
+        text = f"took longer than {limit:.0f} s and may disturb the parts after it"
+        return Outcome(part.name, Status.FAILED, text, limit)
+    seconds = time.monotonic() - began
+    if isinstance(answer, Finding):
+        return Outcome(part.name, Status.OK, answer.text, seconds, answer.figures)
+    if isinstance(answer, PartSkippedError):
+        return Outcome(part.name, Status.SKIPPED, str(answer), seconds)
+    trace = "".join(traceback.format_exception(answer))
+    return Outcome(part.name, Status.FAILED, reason_of(answer), seconds, traceback=trace)
+
+
+def reason_of(error: BaseException) -> str:
+    """First line of what an exception says, or its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
