@@ -61,8 +61,8 @@ class CheckContext:
 
     def release_memory(self) -> None:
         """Give memory back that parts no longer use: pipelines look at what the device has free."""
-        gc.collect()
         if self.device.type == "cuda":
+            gc.collect()
             torch.cuda.empty_cache()
 
 

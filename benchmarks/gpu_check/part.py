@@ -41,7 +41,7 @@ class Part:
     run: Callable[[float], Finding]
     """Takes the end of its time, in seconds of `time.monotonic`."""
     needs_model: bool = False
-    """Whether it uses the large model that earlier parts write and load."""
+    """Whether it is one of the large model's."""
 
 
 class Status(StrEnum):

@@ -18,21 +18,29 @@ if TYPE_CHECKING:
 
     from benchmarks.gpu_check.context import CheckContext
 
+_BASE = (_BANDWIDTH, _RATE, _WRITE, _LOAD) = (
+    "memory bandwidth",
+    "bf16 rate",
+    "write checkpoint",
+    "load weights",
+)
+"""Parts that leave something for those of the large model."""
+
 
 def plan_parts(context: CheckContext) -> list[Part]:
     """Every part with its time limit in seconds."""
     scale = context.scale
     parts = [
-        Part("memory bandwidth", 30, _timeless(partial(measure_bandwidth, context))),
-        Part("bf16 rate", 30, _timeless(partial(measure_rate, context))),
+        Part(_BANDWIDTH, 30, _timeless(partial(measure_bandwidth, context))),
+        Part(_RATE, 30, _timeless(partial(measure_rate, context))),
     ]
     for family in FAMILIES:
         equality = FamilyEquality(context, family)
         parts.append(Part(f"{family} float32", 45, _timeless(equality.check_float32)))
         parts.append(Part(f"{family} bfloat16", 45, _timeless(equality.check_bfloat16)))
-    parts.append(Part("write checkpoint", 75, partial(write_model, context), needs_model=True))
+    parts.append(Part(_WRITE, 75, partial(write_model, context), needs_model=True))
     large: list[tuple[str, float, Callable[[], Finding]]] = [
-        ("load weights", 75, partial(load_model, context)),
+        (_LOAD, 75, partial(load_model, context)),
         (f"prefill of {scale.prefill} tokens", 40, partial(measure_prefill, context)),
     ]
     large += [
@@ -51,11 +59,10 @@ def plan_parts(context: CheckContext) -> list[Part]:
 
 
 def select_parts(parts: Sequence[Part], texts: Sequence[str]) -> list[Part]:
-    """Parts whose names contain one of the texts, with those that write and load the model where it is needed."""
+    """Parts whose names contain one of the texts, with what those of the large model build on."""
     chosen = [part for part in parts if any(text in part.name for text in texts)]
     if any(part.needs_model for part in chosen):
-        model = [part for part in parts if part.name in ("write checkpoint", "load weights")]
-        chosen = [part for part in parts if part in model or part in chosen]
+        chosen = [part for part in parts if part in chosen or part.name in _BASE]
     return chosen
 
 

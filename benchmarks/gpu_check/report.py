@@ -19,7 +19,7 @@ LEGEND = """\
 over the time alone in which the device computes. A decode step is taken to read the matrices of all layers and the head
 once and its rows' KV cache once; a prefill step to multiply each token with the matrices of all layers. *Host* is the
 time of a step alone in the pipeline in which no kernel runs. Stages that share a device all compute on its default
-stream, so their kernels never overlap."""
+stream: their kernels never overlap, and a stage counts as busy while it waits for the kernels of another."""
 
 
 def markdown_table(outcomes: Sequence[Outcome]) -> str:
