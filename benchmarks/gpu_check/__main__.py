@@ -22,7 +22,7 @@ from benchmarks.command_line import shown_command
 from benchmarks.gpu_check.card import describe_card
 from benchmarks.gpu_check.context import CheckContext, temporary_folder
 from benchmarks.gpu_check.part import Status, run_part
-from benchmarks.gpu_check.plan import plan_parts, select_parts
+from benchmarks.gpu_check.part_list import list_parts, select_parts
 from benchmarks.gpu_check.report import write_report
 from benchmarks.gpu_check.scale import DRY, FULL
 
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         scratch = Path(cleanup.enter_context(temporary_folder()))
         scale = DRY if args.dry else FULL
         context = CheckContext(device, scale, output, scratch, cleanup, args.stages)
-        parts = plan_parts(context)
+        parts = list_parts(context)
         for part in select_parts(parts, args.only) if args.only else parts:
             outcome = run_part(part, end)
             outcomes.append(outcome)

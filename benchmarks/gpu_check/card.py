@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _REPEATS = 20
 _FREE_SHARE = 0.25
-"""Share of the device's free memory that each of the two copied tensors takes at most."""
+"""Maximum share of the device's free memory for each of the two tensors of the copy."""
 
 
 def describe_card(device: torch.device) -> str:
@@ -72,7 +72,7 @@ def measure_rate(context: CheckContext) -> Finding:
 
 
 def _median_seconds(action: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the device's own clock that `action` takes, after a few that warm it up."""
+    """Median time of `action` by the device's own clock, after a few runs that warm it up."""
     for _ in range(3):
         action()
     times = []

@@ -1,4 +1,4 @@
-"""What the parts of the check share, and what earlier ones leave for later ones."""
+"""The state that the parts of the check share: sizes, directories, and findings that later parts build on."""
 
 from __future__ import annotations
 

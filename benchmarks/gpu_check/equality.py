@@ -1,7 +1,7 @@
 """Whether a family's output on this device is that of transformers, however many stages share the device.
 
 In float32 every greedy token must be equal. In bfloat16 rounding may decide between tokens; there the log-probabilities
-must be about as near to float32 as transformers' own bfloat16 is, on the same tokens.
+must be about as near to float32 as those that transformers computes in bfloat16 for the same tokens.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ STAGES = (1, 2, 4)
 _TOP_TOKENS = 5
 """Likeliest tokens of each position whose log-probabilities are compared."""
 _MAX_ERROR_RATIO = 2.0
-_ALWAYS_ALLOWED_ERROR = 0.01
-"""Mean error of a log-probability may be so many times transformers' own, plus this."""
+"""Bound of the mean error of the log-probabilities, as a multiple of transformers' own mean error."""
+_MIN_ERROR_BOUND = 0.01
+"""Added to the bound, because transformers may happen to be almost exact."""
 
 
 class DifferentOutputError(Exception):
@@ -119,7 +120,7 @@ class FamilyEquality:
                 ours += (torch.tensor(each.top_logprobs) - right).abs().tolist()
                 theirs += (rounded[position, tokens] - right).abs().tolist()
         own, other = statistics.mean(ours), statistics.mean(theirs)
-        if own > _MAX_ERROR_RATIO * other + _ALWAYS_ALLOWED_ERROR:
+        if own > _MAX_ERROR_RATIO * other + _MIN_ERROR_BOUND:
             raise DifferentOutputError(
                 f"log-probabilities are off by {own:.3g} on average, transformers' by {other:.3g}"
             )

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class KeptStages(CheckpointStages):
-    """Loads each stage once. All pipelines must have the same settings of model, cache and slots."""
+    """Stages that are loaded once. All pipelines must have the same settings of model, cache and slots."""
 
     kept: dict[int, LoadedCheckpointStage] = field(default_factory=dict)
 
     def load(self, stage: int, device: torch.device, sharing: int) -> LoadedCheckpointStage:
         if stage not in self.kept:
-            # A class with slots is made twice, and super() without arguments means the first one.
+            # super() without arguments refers to the class before dataclass replaced it to add the slots.
             self.kept[stage] = CheckpointStages.load(self, stage, device, sharing)
         return self.kept[stage]

@@ -28,12 +28,12 @@ _DTYPE: Final = "bfloat16"
 _DTYPE_BYTES = 2
 _MEMORY_DISK = Path("/dev/shm")
 _HOST_COPIES = 3
-"""Times that the weights lie in host memory while they are loaded from files in memory, with some room to spare."""
+"""Weights in files in memory lie there twice while they are loaded, and some memory must remain."""
 _DISK_SHARE = 0.8
 _WEIGHT_SHARE = 0.6
-"""Share of the device's free memory that weights take at most."""
+"""Maximum share of the device's free memory that weights take."""
 _KV_SHARE = 0.4
-"""Share of what the weights leave free that the KV cache takes at most, as another engine needs room later."""
+"""Maximum share of the memory beside the weights that the KV cache takes; transformers needs more than the cache."""
 
 
 def write_model(context: CheckContext, end: float) -> Finding:
@@ -131,7 +131,7 @@ def large_job(context: CheckContext, system: System, requests: tuple[MixRequest,
 
 
 def _kv_blocks(context: CheckContext, sizes: ModelSizes) -> int:
-    """Blocks for the largest measured decode step, or as many as there is room for."""
+    """Number of blocks for the largest measured step, or as many as there is room for."""
     scale = context.scale
     wanted = max(scale.batches) * -(-(scale.context + 1) // BLOCK_SIZE)
     wanted = max(wanted, -(-scale.prefill // BLOCK_SIZE))
@@ -145,7 +145,11 @@ def _fitting_layers(sizes: ModelSizes, room: int) -> int:
 
 
 def _place(scratch: Path, size: int) -> tuple[Path, int]:
-    """The directory for a checkpoint, and its room in bytes: memory if it holds all, else where most of it fits."""
+    """Choose the directory for a checkpoint: in memory if all of it fits there, else where most of it fits.
+
+    Returns:
+        The directory, and its room in bytes.
+    """
     rooms = {scratch: int(_DISK_SHARE * shutil.disk_usage(scratch).free)}
     if _MEMORY_DISK.is_dir():
         free = int(_DISK_SHARE * shutil.disk_usage(_MEMORY_DISK).free)

@@ -33,7 +33,7 @@ class Written:
 
     layers: int
     size: int
-    """Bytes of all files."""
+    """Bytes of all tensors."""
     seconds: float
 
 
@@ -43,7 +43,7 @@ def write_llama(path: Path, scale: Scale, layers: int, device: torch.device, end
     Args:
         path: an existing directory.
         scale: has the model's sizes.
-        layers: number of layers at most.
+        layers: maximum number of layers.
         device: makes the random numbers.
         end: no layer begins after this time, in seconds of `time.monotonic`.
 

@@ -28,7 +28,7 @@ class Finding:
 
 
 class PartSkippedError(Exception):
-    """A part lacks what an earlier part should have left for it."""
+    """A part cannot run, because an earlier part that it builds on did not succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class Part:
     seconds: float
     """Time limit."""
     run: Callable[[float], Finding]
-    """Takes the end of its time, in seconds of `time.monotonic`."""
+    """Called with the time at which the part must have ended, in seconds of `time.monotonic`."""
     needs_model: bool = False
-    """Whether it is one of the large model's."""
+    """Whether the part is about the large model, which other parts write and load."""
 
 
 class Status(StrEnum):
@@ -54,14 +54,14 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a part."""
+    """The result of a part that ran, failed or was skipped."""
 
     name: str
     status: Status
     text: str
     """The finding, or why there is none."""
     seconds: float = 0.0
-    """Time that it took."""
+    """Time that the part took."""
     figures: dict[str, object] = field(default_factory=dict)
     traceback: str = ""
 
@@ -103,6 +103,6 @@ def run_part(part: Part, end: float) -> Outcome:
 
 
 def reason_of(error: BaseException) -> str:
-    """First line of what an exception says, or its type where it says nothing."""
+    """First line of an exception's message, or its type where the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""How large everything is that the check computes: once for a GPU, once for a dry run on any CPU."""
+"""Sizes and times of everything that the check measures, one set for a GPU and one for a dry run on any CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Scale:
     copy_bytes: int
     """Bytes that are copied on the device to measure its memory's bandwidth."""
     matrix: int
-    """Rows and columns of the square matrices that are multiplied."""
+    """Rows, and columns, of the square matrices that are multiplied."""
     prompts: tuple[int, ...]
     """Tokens of the prompts whose output is compared with transformers."""
     outputs: int
@@ -24,6 +24,7 @@ class Scale:
     min_layers: int
     """Number of layers below which it is not worth measuring."""
     max_context: int
+    """Tokens of prompt and output together that the large model allows."""
     batches: tuple[int, ...]
     """Rows of the decode steps that are measured, ascending."""
     context: int
@@ -33,14 +34,17 @@ class Scale:
     step_seconds: float
     """Time for repeating one kind of step."""
     requests: int
-    """Number of requests that every policy serves at most."""
+    """Maximum number of requests that every policy serves."""
     min_requests: int
+    """Number of requests that are served even where steps are slow."""
     prompt_tokens: int
+    """Mean number of prompt tokens of a request, which vary from half of it to one and a half times."""
     output_tokens: int
-    """Mean tokens of a request; they vary from half of it to one and a half times."""
+    """Mean number of output tokens of a request, which vary likewise."""
     serving_seconds: float
-    """Time that the requests should take a policy, by which their number is chosen."""
+    """Time that a policy should need for the requests, from which their number follows."""
     profile_seconds: float
+    """Time for measuring the profile, apart from the start."""
 
 
 FULL = Scale(
@@ -71,7 +75,7 @@ FULL = Scale(
     serving_seconds=15.0,
     profile_seconds=20.0,
 )
-"""The sizes of Llama 3.1 8B, and figures that take a card of the H100's class about seven minutes."""
+"""The sizes of Llama 3.1 8B, and times that are meant to fit a large data-centre GPU; none has confirmed them yet."""
 
 DRY = Scale(
     copy_bytes=2**20,
@@ -101,4 +105,4 @@ DRY = Scale(
     serving_seconds=0.5,
     profile_seconds=1.0,
 )
-"""Shapes that any CPU computes in milliseconds: they show that every part runs, and no figure means anything."""
+"""Shapes that any CPU computes in milliseconds. They show that every part runs; the figures mean nothing."""

@@ -53,7 +53,7 @@ def serve_generate_batch(context: CheckContext) -> Finding:
 
 
 def _requests(context: CheckContext) -> tuple[MixRequest, ...]:
-    """The same requests for every system, as many as the measured steps can serve in the time for them."""
+    """Make the requests, the same for every system; their number follows from the measured steps."""
     scale = context.scale
     count = scale.requests
     seconds = scale.prompt_tokens * context.prompt_seconds

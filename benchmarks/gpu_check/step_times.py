@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.gpu_check.kernel_time import kernel_seconds
 from benchmarks.gpu_check.large_model import large_settings
-from benchmarks.gpu_check.part import Finding
+from benchmarks.gpu_check.part import Finding, PartSkippedError
 from tdpipe.controller.synthetic_steps import Rows, SyntheticSteps
 from tdpipe.pipeline.start import start_pipeline
 
@@ -33,19 +33,19 @@ class StepTime:
     """Seconds of one kind of step."""
 
     stream: float
-    """Between two results, with a step more in flight than there are stages."""
+    """Time from one result to the next, with one step more in flight than there are stages."""
     alone: float
-    """From submitting a step to its result, with nothing else in flight."""
+    """Time from submitting a step to its result, with nothing else in flight."""
     busy: float
-    """Computing of all stages in a step alone, by the stages' clocks: launching kernels counts, queues do not."""
+    """Time that all stages report for a step alone; launching kernels counts, waiting for messages does not."""
     device: float
-    """Kernels and copies of a step alone, by the profiler; `busy` where there is no profiler."""
+    """Time of a step's kernels and copies according to the profiler; `busy` where there is no profiler."""
     profiled: bool
-    """Whether `device` is the profiler's."""
+    """Whether `device` comes from the profiler."""
 
     @property
     def host(self) -> float:
-        """Seconds of a step alone in which the device has nothing to do."""
+        """Time of a step alone in which the device has nothing to do."""
         return max(self.alone - self.device, 0.0)
 
     @property
@@ -62,7 +62,7 @@ def measure_decode(context: CheckContext, rows: int) -> Finding:
     """Measure decode steps of `rows` rows over a context.
 
     Raises:
-        PartSkippedError: the large model is not loaded.
+        PartSkippedError: the large model is not loaded, or the rows do not fit its KV cache.
         TDPipeError: the pipeline does not start, or fails.
     """
     scale, sizes = context.scale, context.model.description.sizes
@@ -71,7 +71,7 @@ def measure_decode(context: CheckContext, rows: int) -> Finding:
         row_blocks = -(-length // steps.capacity.block_size)
         if rows * row_blocks > steps.capacity.blocks:
             room = steps.capacity.kv_tokens
-            raise MemoryError(
+            raise PartSkippedError(
                 f"{rows} rows of {length} tokens do not fit {room} tokens of KV cache"
             )
         together = max(1, scale.prefill // scale.context)
@@ -131,12 +131,12 @@ def _measure(context: CheckContext, steps: SyntheticSteps, rows: Rows) -> StepTi
     return StepTime(stream, alone, busy, busy if device is None else device, device is not None)
 
 
-def _finding(took: StepTime, text: str, name: str, work: int, most: float | None) -> Finding:
-    """Shares of the most that the device can do, over whole steps and over its own time alone."""
+def _finding(took: StepTime, text: str, name: str, work: int, maximum: float | None) -> Finding:
+    """Relate the work to what the device can do, over whole steps and over the device's own time."""
     figures: dict[str, object] = {**asdict(took), "host": took.host, "work": work}
-    if most is None:
+    if maximum is None:
         return Finding(f"{text}; shares unknown, as the {name} was not measured", figures)
-    shares = [work / seconds / most for seconds in (took.stream, took.device)]
+    shares = [work / seconds / maximum for seconds in (took.stream, took.device)]
     figures |= {f"share_of_{name}": shares[0], f"device_share_of_{name}": shares[1]}
     return Finding(
         f"{shares[0]:.1%} of the {name}, {shares[1]:.1%} while the device computes; {text}", figures

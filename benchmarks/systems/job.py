@@ -48,7 +48,7 @@ class Job:
     profile: str | None = None
     """File of `tdpipe profile` that the engine takes its costs from; None measures them at the start."""
     device: str = "cpu"
-    """`cpu` or `cuda`; only tdpipe and `generate_batch` compute on the latter."""
+    """`cpu` or `cuda`; vLLM and llama.cpp are measured on CPUs only."""
     host: Literal["ray", "in_process"] = "ray"
     """Where tdpipe's stages live."""
 

@@ -1,4 +1,4 @@
-"""All parts of the check, in the order in which they run: what says most comes first, as time may end early."""
+"""All parts of the check, in the order in which they run. Correctness comes first, in case the time ends early."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BASE = (_BANDWIDTH, _RATE, _WRITE, _LOAD) = (
 """Parts that leave something for those of the large model."""
 
 
-def plan_parts(context: CheckContext) -> list[Part]:
+def list_parts(context: CheckContext) -> list[Part]:
     """Every part with its time limit in seconds."""
     scale = context.scale
     parts = [
@@ -67,5 +67,5 @@ def select_parts(parts: Sequence[Part], texts: Sequence[str]) -> list[Part]:
 
 
 def _timeless(run: Callable[[], Finding]) -> Callable[[float], Finding]:
-    """A part that does not look at the end of its time."""
+    """Give a part that ends by itself the signature of one that watches its time."""
     return lambda _: run()
