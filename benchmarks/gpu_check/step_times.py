@@ -78,7 +78,7 @@ def measure_decode(context: CheckContext, rows: int) -> Finding:
         for first in range(0, rows, together):
             slots = range(first, min(first + together, rows))
             block = first * row_blocks
-            steps.run(steps.begin(slots, scale.context, first_block=block, length=length))
+            steps.run(steps.prefill(slots, scale.context, first_block=block, max_length=length))
         took = _measure(context, steps, Rows(range(rows), scale.context, 1))
     if rows == max(scale.batches):
         context.output_seconds = took.stream / rows
@@ -98,7 +98,7 @@ def measure_prefill(context: CheckContext) -> Finding:
     """
     sizes, tokens = context.model.description.sizes, context.scale.prefill
     with _steps(context) as steps:
-        took = _measure(context, steps, steps.begin(range(1), tokens))
+        took = _measure(context, steps, steps.prefill(range(1), tokens))
     context.prompt_seconds = took.stream / tokens
     # The head sees one row, and attention within a prompt of this length adds a few per cent.
     flops = 2 * tokens * sizes.layers * sizes.layer_weights
