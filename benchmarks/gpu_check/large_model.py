@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
+from tdpipe.pipeline.kv_budget import available_memory
 
 from benchmarks.gpu_check.context import temporary_folder
 from benchmarks.gpu_check.kept_stages import KeptStages
@@ -16,7 +17,6 @@ from benchmarks.gpu_check.part import Finding, PartSkippedError
 from benchmarks.systems.engine import engine_settings
 from benchmarks.systems.job import BLOCK_SIZE, Job, System
 from tdpipe.model.description import describe_model
-from tdpipe.pipeline.host_memory import available_memory
 
 if TYPE_CHECKING:
     from benchmarks.gpu_check.context import CheckContext

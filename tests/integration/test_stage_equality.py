@@ -11,7 +11,7 @@ import torch
 from tdpipe.core.sampling import SamplingParams
 from tests.support.checkpoints import KINDS, Example, Reference, tiny_checkpoint
 from tests.support.random_schedule import RandomSchedule
-from tests.support.stage_chain import Room, StageChain, make_executors
+from tests.support.stage_chain import CAPACITY, StageChain, make_executors
 from tests.support.step_driver import row_step, start_of
 
 if TYPE_CHECKING:
@@ -39,10 +39,9 @@ def generate(
     seed: int = 0,
     sampling: list[SamplingParams] | None = None,
 ) -> tuple[list[list[int]], RandomSchedule]:
-    room = Room()
     random = Random(seed)
-    chain = StageChain(make_executors(path, stages, attention, room=room), random)
-    schedule = RandomSchedule(chain, room, random)
+    chain = StageChain(make_executors(path, stages, attention), random)
+    schedule = RandomSchedule(chain, CAPACITY, random)
     return schedule.generate(prompts, COUNT, sampling), schedule
 
 

@@ -1,7 +1,7 @@
 """Stages without a model: every output token is a checksum of all tokens before it.
 
-A wrong order, a lost activation, a token read before it came back or a late token of a slot's
-earlier tenant changes the tokens, or raises at once.
+A wrong order, a lost activation, a token that is read before it came back and a late token of a slot's earlier sequence
+all change the tokens or raise at once.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from tdpipe.core.step import Step
 
 VOCABULARY = 50_000
-HIDDEN = 6
+HIDDEN_SIZE = 6
 
 
 def checksum_token(tokens: list[int]) -> int:
-    """The token that follows `tokens`."""
+    """Return the token that follows `tokens`."""
     return zlib.crc32(np.asarray(tokens, dtype="<i4").tobytes()) % VOCABULARY
 
 
 def continuation(prompt: list[int], count: int) -> list[int]:
-    """The first `count` output tokens of a prompt."""
+    """Return the first `count` output tokens of a prompt."""
     tokens = list(prompt)
     for _ in range(count):
         tokens.append(checksum_token(tokens))
@@ -40,29 +40,29 @@ def continuation(prompt: list[int], count: int) -> list[int]:
 
 
 class FakeExecutor:
-    """Carries (token, position, stages passed) as activations; the last stage checks them and keeps
-    the tokens as its KV.
+    """A stage's executor whose activations are (token, position, number of stages passed).
+
+    The last stage checks them and keeps the tokens as its KV.
     """
 
     def __init__(self, builder: FakeStages, stage: int) -> None:
         self._builder = builder
         self._stage = stage
         self._sequences: dict[int, int] = {}
-        self._known: dict[int, list[int]] = {}
+        self._tokens: dict[int, list[int]] = {}
         self._kv: dict[int, list[int]] = {}
-        self.learnt: list[int] = []
+        self._started = 0.0
 
     def apply(self, step: Step) -> None:
         for start in step.starts:
             self._sequences[start.slot] = start.sequence
-            self._known[start.slot] = start.tokens.tolist()
+            self._tokens[start.slot] = start.tokens.tolist()
             self._kv[start.slot] = []
 
-    def wants_tokens(self, step: Step) -> bool:
-        return any(first + count > len(self._known[slot]) for slot, first, count in _rows(step))
+    def lacks_tokens(self, step: Step) -> bool:
+        return any(first + count > len(self._tokens[slot]) for slot, first, count in _rows(step))
 
-    def learn(self, feedback: TokenFeedback) -> None:
-        self.learnt.append(feedback.step)
+    def store_tokens(self, feedback: TokenFeedback) -> None:
         for slot, sequence, position, token in zip(
             feedback.slots.tolist(),
             feedback.sequences.tolist(),
@@ -70,28 +70,27 @@ class FakeExecutor:
             feedback.tokens.tolist(),
             strict=True,
         ):
-            if self._sequences.get(slot) == sequence and position == len(self._known[slot]):
-                self._known[slot].append(token)
+            if self._sequences.get(slot) == sequence and position == len(self._tokens[slot]):
+                self._tokens[slot].append(token)
 
     def forward(self, step: Step, hidden: torch.Tensor | None) -> torch.Tensor:
+        self._started = time.perf_counter()
         time.sleep(self._builder.step_seconds)
         if self._builder.fails == (self._stage, step.id):
             raise ArithmeticError(f"step {step.id} does not add up")
         if self._builder.kills_itself == (self._stage, step.id):
             os.kill(os.getpid(), signal.SIGKILL)
         if hidden is not None:
-            return hidden + torch.tensor([0, 0, 1] + [0] * (HIDDEN - 3))
+            return hidden + torch.tensor([0, 0, 1] + [0] * (HIDDEN_SIZE - 3))
         rows = [
-            [float(token), float(first + offset), 1.0] + [0.0] * (HIDDEN - 3)
+            [float(token), float(first + offset), 1.0] + [0.0] * (HIDDEN_SIZE - 3)
             for slot, first, count in _rows(step)
-            for offset, token in enumerate(self._tokens(slot, first, count))
+            for offset, token in enumerate(self._row_tokens(slot, first, count))
         ]
         return torch.tensor(rows)
 
-    def synchronise(self) -> None: ...
-
-    def busy(self, measured: float) -> float:
-        return measured
+    def synchronise(self) -> float:
+        return time.perf_counter() - self._started
 
     def sample(self, step: Step, hidden: torch.Tensor) -> tuple[StepOutput, TokenFeedback]:
         offset = 0
@@ -109,8 +108,8 @@ class FakeExecutor:
         columns = np.asarray(sampled, dtype=np.int32).reshape(-1, 4).T.copy()
         return StepOutput(step.id, columns[3]), TokenFeedback(step.id, *columns)
 
-    def _tokens(self, slot: int, first: int, count: int) -> list[int]:
-        tokens = self._known[slot][first : first + count]
+    def _row_tokens(self, slot: int, first: int, count: int) -> list[int]:
+        tokens = self._tokens[slot][first : first + count]
         if len(tokens) < count:
             raise AssertionError(f"slot {slot} has no token at {first + len(tokens)} yet")
         return tokens
@@ -122,17 +121,18 @@ def _rows(step: Step) -> list[tuple[int, int, int]]:
 
 @dataclass(frozen=True)
 class FakeStages:
-    """A `StageBuilder` of fakes, with the misfortunes a test wants."""
+    """A `StageBuilder` of stages without a model, with the failures that a test needs."""
 
     stages: int
     blocks: tuple[int, ...] = (64,)
-    """Blocks that fit, per stage; one value serves all."""
+    """Number of blocks that fit on each stage; one value is for all stages."""
     step_seconds: float = 0.0
     fails: tuple[int, int] | None = None
-    """(stage, step) that raises."""
+    """(stage, step) of the step that raises an exception."""
     kills_itself: tuple[int, int] | None = None
-    """(stage, step) whose process is killed."""
+    """(stage, step) of the step in which the stage kills its process."""
     fails_to_load: int | None = None
+    """Stage that has no memory for its weights."""
 
     def load(self, stage: int, device: torch.device, sharing: int) -> FakeLoadedStage:
         assert sharing == self.stages
@@ -145,7 +145,7 @@ class FakeStages:
 
 
 class FakeLoadedStage:
-    hidden_size = HIDDEN
+    hidden_size = HIDDEN_SIZE
     dtype = torch.float32
 
     def __init__(self, builder: FakeStages, stage: int, device: torch.device) -> None:

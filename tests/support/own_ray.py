@@ -1,4 +1,4 @@
-"""A program: runs a pipeline on a Ray of its own and tells which processes it left behind."""
+"""A program that runs a pipeline on a Ray of its own and reports which processes it leaves behind."""
 
 from __future__ import annotations
 

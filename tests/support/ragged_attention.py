@@ -1,4 +1,4 @@
-"""Ragged batches over a paged KV cache, and what attention over them must give."""
+"""Ragged batches over a paged KV cache, and attention over them computed from its definition."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tdpipe.model.attention import BatchLayout, LayerKV
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A sequence: `queries` new tokens at the end of `context`."""
+    """A sequence whose context of `context` tokens ends with `queries` new ones."""
 
     queries: int
     context: int
@@ -20,6 +20,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
+    """Number of query heads and KV heads, and their dimension."""
+
     query: int
     kv: int
     dim: int
@@ -27,7 +29,7 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class RaggedBatch:
-    """Inputs of one attention call. What no row may read, the cache holds NaN."""
+    """Inputs of one attention call. Cache entries that no row may read are NaN."""
 
     query: Tensor
     key: Tensor
@@ -35,8 +37,8 @@ class RaggedBatch:
     kv: LayerKV
     layout: BatchLayout
 
-    def fresh_cache(self) -> RaggedBatch:
-        """The same inputs over a copy of the cache."""
+    def with_copied_cache(self) -> RaggedBatch:
+        """Return the same inputs over a copy of the cache."""
         kv = LayerKV(self.kv.keys.clone(), self.kv.values.clone())
         return RaggedBatch(self.query, self.key, self.value, kv, self.layout)
 
@@ -49,19 +51,19 @@ def make_batch(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> RaggedBatch:
-    """Random tensors; blocks in random order, garbage in the tables past the need."""
+    """Return random tensors over blocks in random order, with garbage after each row's last block."""
     random = torch.Generator().manual_seed(seed)
-    needs = [-(-row.context // block_size) for row in rows]
-    blocks = torch.randperm(sum(needs) + 3, generator=random).int()
-    width = max(needs, default=0) + 2
+    block_counts = [-(-row.context // block_size) for row in rows]
+    blocks = torch.randperm(sum(block_counts) + 3, generator=random).int()
+    width = max(block_counts, default=0) + 2
     tables = torch.randint(-(2**31), 2**31 - 1, (len(rows), width), generator=random).int()
     shape = (len(blocks), block_size, heads.kv, heads.dim)
     kv = LayerKV(
         torch.full(shape, torch.nan, dtype=dtype), torch.full(shape, torch.nan, dtype=dtype)
     )
     slots, starts = [torch.empty(0, dtype=torch.int64)], [0]
-    for row, (sequence, need) in enumerate(zip(rows, needs, strict=True)):
-        tables[row, :need], blocks = blocks[:need], blocks[need:]
+    for row, (sequence, count) in enumerate(zip(rows, block_counts, strict=True)):
+        tables[row, :count], blocks = blocks[:count], blocks[count:]
         positions = torch.arange(sequence.context)
         slot = tables[row].long()[positions // block_size] * block_size + positions % block_size
         earlier = slot[: sequence.context - sequence.queries]
@@ -92,7 +94,7 @@ def make_batch(
 
 
 def row_alone(batch: RaggedBatch, row: int) -> RaggedBatch:
-    """A batch of one row of `batch`, over a copy of the cache."""
+    """Return one row of `batch` as a batch, over a copy of the cache."""
     layout = batch.layout
     begin, end = layout.query_start[row : row + 2].tolist()
     context = int(layout.context_len[row])
@@ -108,12 +110,12 @@ def row_alone(batch: RaggedBatch, row: int) -> RaggedBatch:
         max_context=context,
     )
     kv = LayerKV(batch.kv.keys.clone(), batch.kv.values.clone())
-    own = (part[begin:end] for part in (batch.query, batch.key, batch.value))
-    return RaggedBatch(*own, kv, alone)
+    query, key, value = (part[begin:end] for part in (batch.query, batch.key, batch.value))
+    return RaggedBatch(query, key, value, kv, alone)
 
 
 def visible(queries: int, context: int, window: int | None) -> Tensor:
-    """[queries, context] bool: the keys that each of a row's last positions sees."""
+    """Return [queries, context] bool: the keys that each of a row's last positions sees."""
     positions = torch.arange(context - queries, context).unsqueeze(1)
     keys = torch.arange(context)
     return (keys <= positions) & (positions - keys < (context if window is None else window))
@@ -122,7 +124,7 @@ def visible(queries: int, context: int, window: int | None) -> Tensor:
 def dense_attention(
     batch: RaggedBatch, scale: float, window: int | None, softcap: float | None
 ) -> Tensor:
-    """Attention from its definition in float64, over a copy of the cache."""
+    """Return attention computed from its definition in float64, over a copy of the cache."""
     layout = batch.layout
     flat = (-1, *batch.key.shape[1:])
     caches = [cache.double().view(flat) for cache in (batch.kv.keys, batch.kv.values)]

@@ -18,8 +18,9 @@ from tests.support.step_driver import row_step
 if TYPE_CHECKING:
     from random import Random
 
+    from tdpipe.core.capacity import Capacity
     from tdpipe.core.step import Step, StepOutput
-    from tests.support.stage_chain import Room, StageChain
+    from tests.support.stage_chain import StageChain
 
 
 @dataclass
@@ -43,13 +44,15 @@ class _Sequence:
 class RandomSchedule:
     """Drives a chain of stages until every prompt has its tokens."""
 
-    def __init__(self, chain: StageChain, room: Room, random: Random, in_flight: int = 4) -> None:
+    def __init__(
+        self, chain: StageChain, capacity: Capacity, random: Random, in_flight: int = 4
+    ) -> None:
         self._chain = chain
-        self._room = room
+        self._capacity = capacity
         self._random = random
         self._in_flight = in_flight
-        self._slots = list(range(room.slots))
-        self._blocks = list(range(room.blocks))
+        self._slots = list(range(capacity.slots))
+        self._blocks = list(range(capacity.blocks))
         self._steps: dict[int, list[_Sequence]] = {}
         self._next_step = 0
         self.outputs: list[StepOutput] = []
@@ -128,7 +131,7 @@ class RandomSchedule:
         first = sequence.scheduled if begun else 0
         length = len(sequence.prompt) + sequence.sampled
         count = self._random.randint(1, length - first)
-        need = -(-(first + count) // self._room.block_size) - len(sequence.blocks)
+        need = -(-(first + count) // self._capacity.block_size) - len(sequence.blocks)
         if need > len(self._blocks):
             return None
         if not begun:

@@ -1,4 +1,4 @@
-"""Stages driven by hand: no threads and no transport, but every order in which a pipeline could run."""
+"""Stages without threads and transport, run one at a time in any order in which a pipeline could run them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tdpipe.core.capacity import Capacity
 from tdpipe.model.attention import make_backend
 from tdpipe.model.description import describe_model
 from tdpipe.model.kv_cache import KVCache
@@ -22,16 +23,8 @@ if TYPE_CHECKING:
     from tdpipe.core.step import Step, StepOutput, TokenFeedback
 
 CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What a pipeline has room for."""
-
-    slots: int = 6
-    blocks: int = 40
-    block_size: int = 4
-    max_context: int = 80
+CAPACITY = Capacity(blocks=40, block_size=4, slots=6, max_context=80)
+"""Capacity that is small enough for slots and blocks to be reused often."""
 
 
 def make_executors(
@@ -39,11 +32,9 @@ def make_executors(
     stages: int,
     attention: str = "sdpa",
     *,
-    room: Room | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> list[StageExecutor]:
-    """The stages of a checkpoint on the CPU."""
-    room = room or Room()
+    """Load the stages of a checkpoint on the CPU, each with a KV cache of `CAPACITY`."""
     description = describe_model(path)
     executors, start = [], 0
     for stage, count in enumerate(balance_layers(description.sizes, stages)):
@@ -57,8 +48,8 @@ def make_executors(
         kv = KVCache(
             description.sizes,
             layers,
-            blocks=room.blocks,
-            block_size=room.block_size,
+            blocks=CAPACITY.blocks,
+            block_size=CAPACITY.block_size,
             dtype=dtype,
             device=CPU,
         )
@@ -66,8 +57,8 @@ def make_executors(
             StageExecutor(
                 model,
                 kv,
-                slots=room.slots,
-                max_context=room.max_context,
+                slots=CAPACITY.slots,
+                max_context=CAPACITY.max_context,
                 first=first,
                 last=last,
             )
@@ -77,7 +68,7 @@ def make_executors(
 
 @dataclass
 class StageChain:
-    """Runs one stage at a time, a random one of those that have all they need."""
+    """A chain of stages of which a random one that has its inputs runs at a time."""
 
     executors: list[StageExecutor]
     random: Random
@@ -97,11 +88,11 @@ class StageChain:
 
     @property
     def unfinished(self) -> int:
-        """Steps that the last stage has not sampled."""
+        """Number of steps that the last stage has not sampled."""
         return len(self._steps[-1])
 
     def run_one(self) -> StepOutput | None:
-        """Let a stage execute its next step; the output if it is the last stage."""
+        """Run a stage's next step and return the output if it is the last stage."""
         ready = [stage for stage in range(len(self.executors)) if self._is_ready(stage)]
         stage = self.random.choice(ready)
         executor = self.executors[stage]
@@ -127,6 +118,6 @@ class StageChain:
         if not self._applied:
             executor.apply(step)
             self._applied = True
-        while self._feedback and (executor.wants_tokens(step) or self.random.random() < 0.5):
-            executor.learn(self._feedback.popleft())
-        return not executor.wants_tokens(step)
+        while self._feedback and (executor.lacks_tokens(step) or self.random.random() < 0.5):
+            executor.store_tokens(self._feedback.popleft())
+        return not executor.lacks_tokens(step)

@@ -1,5 +1,6 @@
-"""Drives a pipeline without a scheduler: prefill every prompt, then decode in round-robin micro-
-batches, ahead of results.
+"""A driver of a pipeline without a scheduler.
+
+It prefills every prompt and then decodes in round-robin micro-batches, without waiting for the result of each step.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def row_step(
     starts: tuple[SequenceStart, ...] = (),
     blocks: list[tuple[int, int]] | None = None,
 ) -> Step:
-    """A step of (slot, first, count, sample) rows and (slot, block) additions."""
+    """Create a step from (slot, first, count, sample) rows and (slot, block) pairs of new blocks."""
     slots, first, counts, sample = zip(*rows, strict=True)
     pairs = blocks or []
     return Step(
@@ -46,7 +47,7 @@ def start_of(slot: int, sequence: int, tokens: list[int]) -> SequenceStart:
 
 
 class Driver:
-    """Generates `count` tokens for each prompt on a fresh pipeline, prompt i in slot i."""
+    """A driver that generates tokens on a fresh pipeline, with prompt i in slot i."""
 
     def __init__(self, pipeline: Pipeline, in_flight: int = 3, micro_batches: int = 2) -> None:
         self._pipeline = pipeline

@@ -1,4 +1,4 @@
-"""A pipeline on a simulated clock: steps take a cost model's time, and messages theirs."""
+"""A pipeline on a simulated clock, in which steps and messages take the times of a cost model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TimelinePipeline:
-    """`now` is its clock; results come in order, and waiting for one lets the time pass."""
+    """A pipeline whose clock is `now`. Results come in order, and `poll` advances the clock to the next one."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class TimelinePipeline:
         self.devices = (StageDevice("a clock", "cpu", "float32"),) * self.stages
         self.now = 0.0
         self.in_flight: deque[tuple[float, StepResult]] = deque()
-        self.most_in_flight = 0
+        self.max_in_flight = 0
         self.steps: list[Step] = []
         self._timeline = StageTimeline(cost, capacity.slots, latencies or Latencies())
         self._random = np.random.default_rng(0)
@@ -45,7 +45,7 @@ class TimelinePipeline:
         busy = tuple(each * self._random.normal(1.0, self._noise) for each in busy)
         tokens = np.zeros(int(step.sample.sum()), dtype=np.int32)
         self.in_flight.append((arrival, StepResult(StepOutput(step.id, tokens), busy)))
-        self.most_in_flight = max(self.most_in_flight, len(self.in_flight))
+        self.max_in_flight = max(self.max_in_flight, len(self.in_flight))
 
     def poll(self, timeout: float | None) -> list[StepResult]:
         del timeout

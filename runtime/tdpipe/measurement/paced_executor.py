@@ -98,13 +98,13 @@ class PacedExecutor:
         # Waking up late is this machine's delay; the loop's work since then and the wait for the step are the engine's.
         self._ready = self._end + (began - self._woken) + self._apply_seconds
 
-    def wants_tokens(self, step: Step) -> bool:
-        """Return whether a row needs a token that has not come back yet, on the first stage."""
-        self._waits_for_token = self._tokens.lacks(step)
+    def lacks_tokens(self, step: Step) -> bool:
+        """Return whether a row needs a sampled token that has not come back yet. Only the first stage is asked."""
+        self._waits_for_token = self._tokens.lacks_tokens(step)
         return self._waits_for_token
 
-    def learn(self, feedback: TokenFeedback) -> None:
-        """Store sampled tokens on the first stage, except for slots that another sequence has taken since."""
+    def store_tokens(self, feedback: TokenFeedback) -> None:
+        """Store sampled tokens on the first stage, except those of sequences that have left their slot."""
         current = self._slots.sequences[feedback.slots] == feedback.sequences
         self._tokens.extend(
             feedback.slots[current], feedback.positions[current], feedback.tokens[current]
@@ -133,25 +133,26 @@ class PacedExecutor:
                 sent + self._latencies.activations + self._latencies.activation_token * step.tokens,
             )
         self._slots.check_rows(step)
-        if self._is_first and self.wants_tokens(step):
+        if self._is_first and self.lacks_tokens(step):
             raise PipelineError(f"step {step.id} computes tokens that have not been sampled")
         self._seconds = self._cost.stage_seconds(step)[self._stage]
         self._end = begin + self._seconds - self._apply_seconds
         self._slots.advance(step)
         return torch.full((step.tokens, HIDDEN_SIZE), self._end, dtype=DTYPE)
 
-    def synchronise(self) -> None:
-        """Wait until the last begun step would be computed."""
+    def synchronise(self) -> float:
+        """Wait until the step would be computed.
+
+        Returns:
+            Seconds of computing that the cost model gives the step.
+        """
         while (remaining := self._end - time.monotonic()) > 0.0:
             if remaining > _BUSY_WAIT_SECONDS:
                 time.sleep(remaining - _BUSY_WAIT_SECONDS)
         self._woken = time.monotonic()
-
-    def busy(self, measured: float) -> float:  # noqa: ARG002
-        """Return the seconds that the step would be computed for."""
         return self._seconds
 
-    def sample(self, step: Step, hidden: Tensor) -> tuple[StepOutput, TokenFeedback]:  # noqa: ARG002
+    def sample(self, step: Step, _hidden: Tensor) -> tuple[StepOutput, TokenFeedback]:
         """Return a token for each row whose `sample` is set, on the last stage: `END` at its end, else `OUTPUT`."""
         slots = step.slots[step.sample]
         positions = (step.first + step.counts)[step.sample]

@@ -1,4 +1,4 @@
 """Hosts the stages and carries the messages between them and the controller.
 
-`start.start_pipeline` is the way in, `base.Pipeline` what comes out.
+`start.start_pipeline` is the entry point and returns a `base.Pipeline`.
 """

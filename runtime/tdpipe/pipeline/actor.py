@@ -1,8 +1,8 @@
-"""One stage's process.
+"""The process of one stage.
 
-Ray calls it three times: to load, to connect and to run, and the last call does not return while
-the pipeline lives. Ray makes all calls on one thread, which matters: OpenMP counts threads per
-calling thread. Errors are returned, not raised, because not every exception survives pickling.
+Ray calls the actor three times: to load, to connect and to run. The last call does not return while the pipeline is
+running. Ray makes all calls on one thread, which matters because OpenMP counts threads per calling thread. Errors are
+returned and not raised, because not every exception can be pickled.
 """
 
 from __future__ import annotations
@@ -30,27 +30,28 @@ if TYPE_CHECKING:
     from tdpipe.pipeline.rendezvous import Rendezvous
     from tdpipe.pipeline.stage_builder import LoadedStage, StageBuilder
 
-FEEDBACK_KEY = "feedback"
+_FEEDBACK_KEY = "feedback"
 
 
 @dataclass(frozen=True, slots=True)
-class StageOffer:
-    """A stage is loaded."""
+class LoadResult:
+    """What a stage reports when its weights are loaded."""
 
     name: str
-    """What it holds, for people."""
+    """Readable name of what the stage holds: `layers 0-15 (float32, cpu attention)`."""
     device: StageDevice
     fitting_blocks: int
+    """Number of KV blocks that the stage has room for."""
     seconds: float
-    """How long loading took."""
+    """Duration of loading."""
 
 
 class StageActor:
     """The Ray actor of one stage.
 
     Args:
-        stage: its number.
-        threads: CPU threads to compute with; None on CUDA devices leaves torch's choice.
+        stage: number of the stage.
+        threads: number of CPU threads to compute with. None, for CUDA devices, keeps torch's default.
     """
 
     def __init__(self, stage: int, threads: int | None) -> None:
@@ -61,21 +62,30 @@ class StageActor:
         self._sockets: SecureSockets | None = None
         self._loop: StageLoop | None = None
 
-    def load(self, builder: StageBuilder, device: str, sharing: int) -> StageOffer | StageFailure:
-        """Load the stage's weights; `sharing` stages, this one included, share its memory."""
+    def load(self, builder: StageBuilder, device: str, sharing: int) -> LoadResult | StageFailure:
+        """Load the stage's weights.
+
+        Args:
+            builder: builder of the pipeline's stages.
+            device: name of the device to load to.
+            sharing: number of stages that share the device's memory, including this one.
+        """
         started = time.monotonic()
         try:
             self._loaded = builder.load(self._stage, resolve_device(device), sharing)
             blocks = self._loaded.fitting_blocks()
         except Exception as error:
             return self._failure(error)
-        took = time.monotonic() - started
-        return StageOffer(self._loaded.name, stage_device(self._loaded), blocks, took)
+        seconds = time.monotonic() - started
+        return LoadResult(self._loaded.name, stage_device(self._loaded), blocks, seconds)
 
     def connect(self, rendezvous: Rendezvous, host: str | None, blocks: int) -> StageFailure | None:
-        """Allocate `blocks` KV blocks and meet the other stages.
+        """Allocate the KV cache and connect to the controller and the other stages.
 
-        Listens on `host` where it has to; None is the address of its node.
+        Args:
+            rendezvous: addresses and keys of the pipeline.
+            host: address to listen on. None takes the address of the stage's node.
+            blocks: number of KV blocks.
         """
         try:
             self._loop = self._connect(rendezvous, host, blocks)
@@ -84,7 +94,7 @@ class StageActor:
         return None
 
     def run(self) -> StageFailure | None:
-        """Execute steps until the controller says goodbye."""
+        """Execute steps until the controller sends the stop message."""
         try:
             if self._loop is None:
                 raise RuntimeError("run was called before connect")
@@ -106,9 +116,9 @@ class StageActor:
                 feedback = FeedbackSocket.listen(
                     sockets, host or str(ray.util.get_node_ip_address())
                 )
-                store.set(FEEDBACK_KEY, feedback.address)
+                store.set(_FEEDBACK_KEY, feedback.address)
             elif self._stage == rendezvous.stages - 1:
-                feedback = FeedbackSocket.connect(sockets, store.get(FEEDBACK_KEY).decode())
+                feedback = FeedbackSocket.connect(sockets, store.get(_FEEDBACK_KEY).decode())
             upstream, downstream = connect_neighbours(
                 rendezvous,
                 self._stage,

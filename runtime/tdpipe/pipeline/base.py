@@ -1,7 +1,6 @@
-"""What the engine sees of a pipeline, wherever its stages live.
+"""The interface between the engine and a pipeline.
 
-The engine submits steps and polls for results; how stages are hosted and what messages travel over
-is behind this.
+The engine submits steps and polls for results. It does not see how stages are hosted or how messages travel.
 """
 
 from __future__ import annotations
@@ -16,52 +15,49 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StageDevice:
-    """What a stage computes with."""
+    """The device of a stage and the data type that it computes in."""
 
     name: str
-    """Of the device, for people: `NVIDIA L20`."""
+    """Product name of the device: `NVIDIA L20`."""
     kind: str
-    """As torch names it: `cuda` or `cpu`."""
+    """Device type in torch's terms: `cuda` or `cpu`."""
     dtype: str
-    """Of weights, activations and KV cache, as torch names it."""
+    """Data type of weights, activations and KV cache in torch's terms: `bfloat16`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """A step that every stage has executed."""
+    """The result of a step that every stage has executed."""
 
     output: StepOutput
     busy: tuple[float, ...]
-    """[stages] seconds that each stage computed for it."""
+    """[stages] seconds that each stage spent computing the step."""
 
 
 class Pipeline(Protocol):
-    """A running pipeline. All but `wake` are called by one thread."""
+    """A running pipeline. One thread calls all methods except `wake`."""
 
     stages: int
     capacity: Capacity
     devices: tuple[StageDevice, ...]
-    """[stages]."""
+    """[stages] device of each stage."""
 
     def submit(self, step: Step) -> None:
-        """Hand a step to every stage, which execute steps in the order of submission.
-
-        Never blocks.
-        """
+        """Send a step to every stage without blocking. Stages execute steps in the order of submission."""
 
     def poll(self, timeout: float | None) -> list[StepResult]:
-        """Steps completed since the last call, in order.
+        """Return the steps that were completed since the last call, in the order of submission.
 
-        Waits up to `timeout` seconds (None: for ever) for at least one; returns [] when the time is
-        up or `wake` was called.
+        The call waits up to `timeout` seconds, or without a limit if it is None, for at least one result. It returns an
+        empty list when the time is up or `wake` was called.
 
         Raises:
-            PipelineError: a stage failed, with its own traceback; or no result came for
+            PipelineError: a stage failed (the text holds its traceback), or no result came within
                 `pipeline.step_timeout`.
         """
 
     def wake(self) -> None:
-        """Make a blocked or the next `poll` return at once; callable from any thread."""
+        """Make the blocked `poll`, or else the next one, return at once. Any thread may call this."""
 
     def close(self) -> None:
-        """End the stages and free all they hold; idempotent and bounded in seconds."""
+        """Stop the stages and free their resources within seconds. Repeated calls have no effect."""

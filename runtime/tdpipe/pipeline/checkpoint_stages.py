@@ -1,4 +1,8 @@
-"""The stages of a checkpoint: which layers each holds, in what type, and with how many KV blocks."""
+"""The stages of a checkpoint.
+
+The plan decides, before anything is loaded, which layers each stage holds, and later, from the free memory, how many KV
+blocks.
+"""
 
 from __future__ import annotations
 
@@ -31,18 +35,18 @@ class CheckpointStages:
     model: ModelSettings
     cache: CacheSettings
     partition: tuple[int, ...]
-    """Layers of each stage."""
+    """[stages] number of layers of each stage."""
     slots: int
-    """Sequences that may hold KV at once."""
+    """Maximum number of sequences that hold KV cache at once."""
     max_context: int
-    """Tokens of a sequence at most, if the KV blocks suffice for them."""
+    """Maximum number of tokens of a sequence. The KV blocks may hold fewer."""
 
     @classmethod
     def plan(cls, settings: Settings, description: ModelDescription) -> Self:
-        """Decide the partition and the context before anything is loaded.
+        """Decide the partition and the maximum context before anything is loaded.
 
         Raises:
-            SettingsError: the model cannot be cut so, or has no such context.
+            SettingsError: the model cannot be partitioned as requested, or its context is shorter than requested.
         """
         stages, given = settings.pipeline.stages, settings.pipeline.partition
         partition = (
@@ -55,7 +59,7 @@ class CheckpointStages:
             raise SettingsError(
                 "model.max_context",
                 f"{max_context} is more than the model's {description.max_context}",
-                "set no more than that, or leave it out",
+                "set at most that, or remove the setting",
             )
         return cls(
             description,
@@ -89,21 +93,21 @@ class CheckpointStages:
         if blocks * block_size < 2:
             raise SettingsError(
                 "cache.memory" if self.cache.blocks is None else "cache.blocks",
-                f"no room for the KV of any sequence: {blocks} blocks of {block_size} tokens",
+                f"no room for the KV cache of any sequence: {blocks} blocks of {block_size} tokens",
                 "raise it, free memory or use more stages",
             )
         return Capacity(blocks, block_size, self.slots, self.max_context)
 
 
 class LoadedCheckpointStage:
-    """One stage of `plan`, with its weights.
+    """One stage of `plan` with its weights.
 
     Args:
-        plan: of all stages.
-        model: this stage's layers.
-        stage: its number.
-        sharing: stages that share the device's memory, this one included.
-        attention: name of its backend.
+        plan: plan of all stages.
+        model: layers of this stage.
+        stage: number of this stage.
+        sharing: number of stages that share the device's memory, including this one.
+        attention: name of the attention backend.
     """
 
     def __init__(
@@ -141,7 +145,7 @@ class LoadedCheckpointStage:
             self._model,
             kv,
             slots=self._plan.slots,
-            # Tables of a context that the blocks can never hold would only take memory.
+            # Block tables for a longer context than the blocks can hold would waste memory.
             max_context=min(self._plan.max_context, blocks * kv.block_size),
             first=self._stage == 0,
             last=self._stage == self._plan.stages - 1,

@@ -1,13 +1,15 @@
-"""Steps to the stages and reports back, over ZeroMQ.
+"""The ZeroMQ sockets that carry steps to the stages and reports back.
 
-One ROUTER at the controller serves all stages: one address and one socket to poll, whatever the
-number of stages, and it says at once if a stage is not there. Besides steps and reports there is
-one message, the empty one: from a stage it says hello, from the controller goodbye.
+One ROUTER socket at the controller serves all stages, so there is one address and one socket to poll for any number of
+stages, and sending to a stage that is not connected fails at once. The only other message is empty: a stage sends it
+as hello when it connects, and the controller sends it to stop the stage.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -16,31 +18,30 @@ import zmq
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StageReport, Step
 from tdpipe.core.wire import decode, encode
-from tdpipe.pipeline.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tdpipe.pipeline.secure_sockets import SecureSockets
 
-HELLO = GOODBYE = b""
+_HELLO = _STOP = b""
 
 
 class ControlServer:
-    """The controller's end."""
+    """The controller's end of the connections to all stages."""
 
     def __init__(self, sockets: SecureSockets, host: str, stages: int) -> None:
         self._stages = [_routing_id(stage) for stage in range(stages)]
         self._socket, self.address = sockets.bind(zmq.ROUTER, host)
-        # A message to a stage that is not connected is an error, not silence.
+        # Without this option, ZeroMQ silently drops a message to a stage that is not connected.
         self._socket.router_mandatory = True
-        self._wakeup = Wakeup()
+        self._wakeup = _Wakeup()
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._wakeup.fileno(), zmq.POLLIN)
 
     def await_stages(self, timeout: float) -> list[int]:
-        """Wait up to `timeout` seconds for every stage's hello; returns those that are missing."""
+        """Wait up to `timeout` seconds until every stage has connected, and return the missing stages."""
         missing = set(self._stages)
         deadline = time.monotonic() + timeout
         while missing and self._socket.poll(_milliseconds(deadline - time.monotonic())):
@@ -48,27 +49,27 @@ class ControlServer:
         return sorted(int(stage) for stage in missing)
 
     def send(self, step: Step) -> None:
-        """Pass a step to every stage; never blocks.
+        """Send a step to every stage without blocking.
 
         Raises:
-            PipelineError: a stage's connection is gone.
+            PipelineError: a stage is no longer connected.
         """
         message = encode(step)
         for stage in self._stages:
             self._send(stage, message)
 
-    def say_goodbye(self) -> None:
-        """Tell every stage that can still be reached to end its loop."""
+    def stop_stages(self) -> None:
+        """Ask every stage that is still connected to end its loop."""
         for stage in self._stages:
             try:
-                self._send(stage, GOODBYE)
+                self._send(stage, _STOP)
             except PipelineError:
                 continue
 
     def receive(self, timeout: float | None) -> Sequence[StageReport]:
-        """Reports that are there; waits for one or for `interrupt`, but `timeout` seconds at most.
+        """Return the reports that have arrived.
 
-        A timeout of None is for ever.
+        If there are none, the call waits for one or for `interrupt`, up to `timeout` seconds. None is no limit.
         """
         self._poller.poll(None if timeout is None else _milliseconds(timeout))
         self._wakeup.clear()
@@ -81,7 +82,7 @@ class ControlServer:
             return reports
 
     def interrupt(self) -> None:
-        """Make a blocked or the next `receive` return; callable from any thread."""
+        """Make the blocked `receive`, or else the next one, return. Any thread may call this."""
         self._wakeup.wake()
 
     def close(self) -> None:
@@ -92,19 +93,19 @@ class ControlServer:
         try:
             self._socket.send_multipart([stage, message], zmq.NOBLOCK)
         except zmq.ZMQError as error:
-            raise PipelineError(f"stage {int(stage)} is not connected any more") from error
+            raise PipelineError(f"stage {int(stage)} is not connected") from error
 
 
 class StageControl:
-    """A stage's end: its `ControlChannel`."""
+    """A stage's end of its connection to the controller: a `ControlChannel`."""
 
     def __init__(self, sockets: SecureSockets, address: str, stage: int) -> None:
         self._socket = sockets.connect(zmq.DEALER, address, _routing_id(stage))
-        self._socket.send(HELLO)
-        self._dismissed = False
+        self._socket.send(_HELLO)
+        self._stopped = False
 
     def receive(self) -> Step | None:
-        return None if self._dismissed else self._step(self._socket.recv())
+        return None if self._stopped else self._step(self._socket.recv())
 
     def receive_ready(self) -> Step | None:
         try:
@@ -113,15 +114,42 @@ class StageControl:
             return None
 
     def _step(self, message: bytes) -> Step | None:
-        self._dismissed = message == GOODBYE
-        return None if self._dismissed else decode(message, Step)
+        self._stopped = message == _STOP
+        return None if self._stopped else decode(message, Step)
 
     def report(self, report: StageReport) -> None:
         self._socket.send(encode(report), zmq.NOBLOCK)
 
 
+class _Wakeup:
+    """A file descriptor that is polled together with ZeroMQ sockets, which only one thread may use."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def wake(self) -> None:
+        """Make the descriptor readable. Any thread may call this, even after `close`."""
+        # If the buffer is full, the descriptor is already readable.
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._writer.send(b"\0")
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._reader.recv(4096):
+                pass
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+
 def _milliseconds(seconds: float) -> int:
-    # Rounded up: a wait of less than a millisecond must not become a busy loop.
+    # Rounding up keeps a wait of less than a millisecond from becoming a busy loop.
     return max(0, math.ceil(seconds * 1000))
 
 

@@ -1,6 +1,6 @@
-"""Sampled tokens from the last stage to the first, without the controller in between.
+"""The ZeroMQ socket that carries sampled tokens from the last stage straight to stage 0.
 
-Stage 0 listens and the last stage connects, so that the address can be told at the rendezvous.
+Stage 0 publishes its address at the rendezvous, and the last stage connects to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class FeedbackSocket:
-    """A `FeedbackChannel`. Stage 0's end only receives, the last stage's only sends."""
+    """A `FeedbackChannel`. Stage 0 only receives from it, and the last stage only sends to it."""
 
     def __init__(self, socket: zmq.Socket[bytes], address: str) -> None:
         self._socket = socket
@@ -25,12 +25,12 @@ class FeedbackSocket:
 
     @classmethod
     def listen(cls, sockets: SecureSockets, host: str) -> FeedbackSocket:
-        """Stage 0's end, on a free port of `host`."""
+        """Open stage 0's end on a free port of `host`."""
         return cls(*sockets.bind(zmq.PULL, host))
 
     @classmethod
     def connect(cls, sockets: SecureSockets, address: str) -> FeedbackSocket:
-        """The last stage's end."""
+        """Open the last stage's end."""
         return cls(sockets.connect(zmq.PUSH, address), address)
 
     def send(self, feedback: TokenFeedback) -> None:

@@ -1,7 +1,7 @@
-"""Stages as threads of the controller's own process.
+"""Stages that run as threads of the controller's own process.
 
-For tests and for looking at the engine without Ray. The loop and the executor are the same as in an
-actor; Python's lock makes stages compute at the same time only inside torch.
+Tests use this host, and it makes it possible to examine the engine without Ray. The loop and the executor are the same
+as in an actor, but because of Python's global lock the stages compute in parallel only inside torch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tdpipe.pipeline.stage_builder import StageBuilder
     from tdpipe.stage.loop import Executor
 
-JOIN_SECONDS = 2.0
+_JOIN_SECONDS = 2.0
 
 
 class ThreadStages:
@@ -109,7 +109,7 @@ class ThreadStages:
         for activations in self._activations:
             activations.close()
         self._feedback.close()
-        deadline = time.monotonic() + JOIN_SECONDS
+        deadline = time.monotonic() + _JOIN_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -122,15 +122,22 @@ def start_in_process(
 ) -> StagePipeline:
     """Load all stages into this process and start their threads.
 
+    Args:
+        settings: threads per stage and step timeout.
+        builder: builder of the stages.
+        device: device of every stage.
+        progress: function that receives one line of text for each loaded stage.
+
     Raises:
-        ModelError, SettingsError: as the builder does.
+        ModelError: the checkpoint cannot be loaded.
+        SettingsError: a stage has no room for the KV cache.
     """
     loaded = []
     for stage in range(builder.stages):
         started = time.monotonic()
         loaded.append(builder.load(stage, device, sharing=builder.stages))
-        took = time.monotonic() - started
-        progress(f"stage {stage}: {loaded[-1].name} loaded in {took:.1f} s")
+        seconds = time.monotonic() - started
+        progress(f"stage {stage}: {loaded[-1].name} loaded in {seconds:.1f} s")
     blocks = min(stage.fitting_blocks() for stage in loaded)
     capacity = builder.capacity(blocks)
     executors = [stage.executor(blocks) for stage in loaded]

@@ -1,4 +1,4 @@
-"""Messages between threads of one process, in place of sockets."""
+"""Queues that carry the messages between stages in threads of one process, in place of sockets."""
 
 from __future__ import annotations
 
@@ -16,50 +16,54 @@ T = TypeVar("T")
 
 
 class MailboxClosedError(Exception):
-    """Ends a thread that waits for a message of a closed pipeline."""
+    """The pipeline is closed, so no message will come. The waiting thread ends."""
 
 
 class Mailbox(Generic[T]):
-    """A queue whose receivers can be sent home; as it is, a `FeedbackChannel`."""
+    """A queue that can be closed while a receiver waits. It serves as a `FeedbackChannel`."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[T | None] = queue.SimpleQueue()
         self._closed = False
 
     def send(self, message: T) -> None:
-        """Never blocks."""
+        """Add a message without blocking."""
         self._queue.put(message)
 
     def receive(self) -> T:
-        """The next message; blocks.
+        """Wait for the next message and return it.
 
         Raises:
-            MailboxClosedError: there is none and will be none.
+            MailboxClosedError: the mailbox is closed.
         """
-        if self._closed:  # `receive_ready` may have taken what wakes a receiver
+        if self._closed:  # `receive_ready` may have taken the message that wakes a receiver
             raise MailboxClosedError
-        return self._open(self._queue.get())
+        return self._unwrap(self._queue.get())
 
     def receive_ready(self) -> T | None:
-        """The next message if one is there."""
+        """Return the next message, or None if there is none.
+
+        Raises:
+            MailboxClosedError: the mailbox is closed.
+        """
         try:
-            return self._open(self._queue.get_nowait())
+            return self._unwrap(self._queue.get_nowait())
         except queue.Empty:
             return None
 
     def close(self) -> None:
-        """Wake the receiver; what it has not taken yet is dropped."""
+        """Wake the receiver and drop the messages that it has not taken."""
         self._closed = True
         self._queue.put(None)
 
-    def _open(self, message: T | None) -> T:
+    def _unwrap(self, message: T | None) -> T:
         if self._closed or message is None:
             raise MailboxClosedError
         return message
 
 
 class MailboxControl:
-    """`ControlChannel` of a stage in a thread."""
+    """The `ControlChannel` of a stage that runs in a thread."""
 
     def __init__(self, steps: Mailbox[Step], report: Callable[[StageReport], None]) -> None:
         self._steps = steps
@@ -82,7 +86,7 @@ class MailboxControl:
 
 
 class MailboxActivations:
-    """`ActivationChannel` that hands tensors over by reference."""
+    """An `ActivationChannel` that passes tensors by reference."""
 
     def __init__(self, mailbox: Mailbox[Tensor]) -> None:
         self._mailbox = mailbox
@@ -91,7 +95,7 @@ class MailboxActivations:
         self._mailbox.send(hidden)
 
     def expect(self, tokens: int) -> None:
-        """Whatever was sent is here at once."""
+        """Do nothing: a tensor is available as soon as it is sent."""
 
     def receive(self, tokens: int) -> Tensor:
         hidden = self._mailbox.receive()

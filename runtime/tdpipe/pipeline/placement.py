@@ -1,11 +1,17 @@
-"""Where stages run: all of them placed at once, or none."""
+"""The place of the stages in a cluster: the kind of device, and resources for all stages at once or for none.
+
+The controller decides before it reserves anything and may itself run on a machine without a GPU. So it looks at the
+resources that the cluster reports and at how torch is built, not at the devices that it sees itself.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import ray
+import torch
 from ray.exceptions import GetTimeoutError
 from ray.util.placement_group import (
     PlacementGroup,
@@ -22,16 +28,48 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Placement:
-    """A bundle of resources for each stage.
+DeviceName = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChoice:
+    """The device that all stages compute on."""
+
+    device: DeviceName
+    reason: str
+    """Readable reason for the choice."""
+
+
+def choose_device(setting: Literal["auto"] | DeviceName, stages: int, gpus: int) -> DeviceChoice:
+    """Choose the device of the stages in a cluster.
+
+    `auto` is cuda if torch is built with CUDA and there is a GPU for each stage, else cpu.
 
     Args:
-        stages: how many.
-        resources: of each, in Ray's names.
-        timeout: seconds to wait for them.
+        setting: the value of `model.device`.
+        stages: number of stages.
+        gpus: number of GPUs in the cluster.
+    """
+    if setting != "auto":
+        return DeviceChoice(setting, "as model.device says")
+    counts = f"GPUs needed: {stages}, in the cluster: {gpus}"
+    if gpus < stages:
+        return DeviceChoice("cpu", counts)
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        return DeviceChoice("cpu", "this torch is built without CUDA")
+    return DeviceChoice("cuda", counts)
+
+
+class Placement:
+    """A bundle of Ray resources for each stage.
+
+    Args:
+        stages: number of stages.
+        resources: resources of one stage, by Ray's names.
+        timeout: seconds to wait until the cluster has them free.
 
     Raises:
-        PipelineError: the cluster does not have them, or not in time.
+        PipelineError: the cluster does not have the resources free in time.
     """
 
     def __init__(self, stages: int, resources: Mapping[str, float], timeout: float) -> None:
@@ -52,7 +90,7 @@ class Placement:
             ) from error
 
     def options(self, stage: int) -> dict[str, Any]:
-        """Ray options that put a stage's actor into its bundle."""
+        """Return the Ray options that start a stage's actor in its bundle."""
         return {
             "num_cpus": self._resources.get("CPU", 0),
             "num_gpus": self._resources.get("GPU", 0),
@@ -62,15 +100,15 @@ class Placement:
         }
 
     def sharing(self) -> list[int]:
-        """For each stage, how many stages share the memory of its device, itself included."""
+        """Return for each stage how many stages share its device's memory, including the stage itself."""
         nodes: dict[int, str] = placement_group_table(self._group)["bundles_to_node_id"]
-        if "GPU" in self._resources:  # which is one stage's alone
+        if "GPU" in self._resources:  # no other stage uses it
             return [1] * len(nodes)
         stages_of = Counter(nodes.values())
         return [stages_of[nodes[stage]] for stage in range(len(nodes))]
 
     def remove(self) -> None:
-        """Give the resources back; idempotent."""
+        """Free the resources. Repeated calls have no effect."""
         if self._group is not None:
             remove_placement_group(self._group)
             self._group = None

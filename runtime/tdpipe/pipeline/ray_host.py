@@ -1,11 +1,12 @@
-"""Starting stages as Ray actors.
+"""The start of stages as Ray actors.
 
-Ray places the processes and carries what they need to meet; whatever goes wrong on the way,
-everything started so far is taken down again before the error is raised.
+Ray places the processes and passes them the addresses and keys that they need to connect. If a step of the start fails,
+everything that was started so far is stopped before the error is raised.
 """
 
 from __future__ import annotations
 
+import time
 import uuid
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeVar
@@ -17,14 +18,11 @@ from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StageFailure
 from tdpipe.pipeline.actor import StageActor
 from tdpipe.pipeline.control_socket import ControlServer
-from tdpipe.pipeline.deadline import Deadline
-from tdpipe.pipeline.device_choice import choose_device
-from tdpipe.pipeline.epoch_keys import EpochKeys
-from tdpipe.pipeline.placement import Placement
+from tdpipe.pipeline.placement import Placement, choose_device
 from tdpipe.pipeline.ray_cluster import RayCluster
 from tdpipe.pipeline.ray_stages import RayStages
 from tdpipe.pipeline.rendezvous import Rendezvous, RendezvousStore
-from tdpipe.pipeline.secure_sockets import SecureSockets
+from tdpipe.pipeline.secure_sockets import EpochKeys, SecureSockets
 from tdpipe.pipeline.stage_group import StagePipeline
 
 if TYPE_CHECKING:
@@ -35,16 +33,15 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
     from tdpipe.core.settings import PipelineSettings
-    from tdpipe.pipeline.actor import StageOffer
+    from tdpipe.pipeline.actor import LoadResult
     from tdpipe.pipeline.stage_builder import StageBuilder
 
 T = TypeVar("T")
 
-LOCAL_PLACEMENT_SECONDS = 10.0
-KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
-"""Keeps glibc from giving a step's activations back to the system, only for the next one to fault
-them in again: 3 to 13 thousand page faults in a prefill step of 512 tokens through 8 layers of 512,
-2 to 6% of its time."""
+_LOCAL_PLACEMENT_SECONDS = 10.0
+_MALLOC_VARIABLES = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+"""Variables that make glibc keep the memory of a step's activations for the next step. Without them, a prefill step of
+512 tokens through 8 layers of size 512 was measured to have 3 to 13 thousand page faults, 2 to 6% of its time."""
 
 
 def start_on_ray(
@@ -56,21 +53,31 @@ def start_on_ray(
     """Place, load and connect all stages, and start their loops.
 
     Args:
-        settings: threads, interface and timeouts.
-        builder: makes a stage in its actor.
-        device: of every stage; auto is for `choose_device` to say.
-        progress: told what is going on, line by line.
+        settings: threads per stage, network interface and timeouts.
+        builder: builder of the stages, which loads each in its actor.
+        device: device of every stage. `choose_device` decides what auto is.
+        progress: function that receives one line of text for each step of the start.
 
     Raises:
-        PipelineError: a stage could not be placed, loaded or connected, or not within
-            `pipeline.start_timeout`.
+        PipelineError: a stage could not be placed, loaded or connected within `pipeline.start_timeout`.
     """
     with ExitStack() as undo:
         return _RayStart(settings, builder, progress, undo).run(device)
 
 
+class _Deadline:
+    """A time limit of `seconds` from now over several waits."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Return the seconds that are left, at least 0."""
+        return max(0.0, self._end - time.monotonic())
+
+
 class _RayStart:
-    """One start; whatever it sets up, it hands to `undo` how to take down."""
+    """One start. It registers with `undo` how to stop everything that it starts."""
 
     def __init__(
         self,
@@ -83,7 +90,7 @@ class _RayStart:
         self._builder = builder
         self._progress = progress
         self._undo = undo
-        self._deadline = Deadline(settings.start_timeout)
+        self._deadline = _Deadline(settings.start_timeout)
         progress("joining Ray")
         self._cluster = RayCluster.join(builder.stages * settings.threads_per_stage + 1)
         undo.callback(self._cluster.leave)
@@ -94,12 +101,12 @@ class _RayStart:
         cuda = choice.device == "cuda"
         placement = self._place(cuda)
         actors = self._create(placement, cuda)
-        offers = self._load(actors, choice.device, placement.sharing())
-        blocks = min(offer.fitting_blocks for offer in offers)
+        loaded = self._load(actors, choice.device, placement.sharing())
+        blocks = min(stage.fitting_blocks for stage in loaded)
         capacity = self._builder.capacity(blocks)
         control = self._connect(actors, blocks)
         group = RayStages(control, actors, self._undo.pop_all())
-        devices = tuple(offer.device for offer in offers)
+        devices = tuple(stage.device for stage in loaded)
         return StagePipeline(group, devices, capacity, self._settings.step_timeout)
 
     def _place(self, cuda: bool) -> Placement:
@@ -107,8 +114,8 @@ class _RayStart:
         threads = self._settings.threads_per_stage
         timeout = self._deadline.left()
         if self._cluster.local:
-            # What a Ray of this machine alone lacks now will not come.
-            timeout = min(LOCAL_PLACEMENT_SECONDS, timeout)
+            # A Ray on this machine only will get no further resources.
+            timeout = min(_LOCAL_PLACEMENT_SECONDS, timeout)
         resources = {"GPU": 1.0} if cuda else {"CPU": float(threads)}
         placement = Placement(self._builder.stages, resources, timeout)
         self._undo.callback(placement.remove)
@@ -119,7 +126,7 @@ class _RayStart:
         environment: dict[str, str] = {}
         if threads is not None:
             environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-            environment |= KEEP_FREED_MEMORY
+            environment |= _MALLOC_VARIABLES
         if interface := self._settings.network_interface or self._cluster.interface:
             environment |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface)
         actor_class = ray.remote(StageActor)
@@ -133,20 +140,20 @@ class _RayStart:
 
     def _load(
         self, actors: Sequence[ActorHandle], device: str, sharing: Sequence[int]
-    ) -> list[StageOffer]:
-        def tell(stage: int, offer: StageOffer) -> None:
-            self._progress(f"stage {stage}: {offer.name} loaded in {offer.seconds:.1f} s")
+    ) -> list[LoadResult]:
+        def report(stage: int, loaded: LoadResult) -> None:
+            self._progress(f"stage {stage}: {loaded.name} loaded in {loaded.seconds:.1f} s")
 
         loads = [
-            actor.load.remote(self._builder, device, together)
-            for actor, together in zip(actors, sharing, strict=True)
+            actor.load.remote(self._builder, device, stages)
+            for actor, stages in zip(actors, sharing, strict=True)
         ]
-        return _results(loads, "load", self._deadline, tell)
+        return _results(loads, "load", self._deadline, report)
 
     def _connect(self, actors: Sequence[ActorHandle], blocks: int) -> ControlServer:
         self._progress(f"connecting {len(actors)} stages with {blocks} KV blocks each")
         host = self._cluster.host
-        keys = EpochKeys.issue()
+        keys = EpochKeys.generate()
         sockets = SecureSockets(keys)
         self._undo.callback(sockets.close)
         control = ControlServer(sockets, host, len(actors))
@@ -167,39 +174,39 @@ class _RayStart:
         connects = [actor.connect.remote(rendezvous, listen, blocks) for actor in actors]
         _results(connects, "connect", self._deadline)
         if missing := control.await_stages(self._deadline.left()):
-            raise _late(missing, "connect")
+            raise _timeout_error(missing, "connect")
         return control
 
 
 def _results(
     calls: Sequence[ObjectRef[T | StageFailure]],
-    doing: str,
-    deadline: Deadline,
+    action: str,
+    deadline: _Deadline,
     on_result: Callable[[int, T], None] | None = None,
 ) -> list[T]:
-    """The results of a call to every stage, by stage; the first that fails is the error."""
+    """Wait for the results of a call to every stage, in the order of stages, and raise the first failure."""
     stage_of = {call: stage for stage, call in enumerate(calls)}
     results: dict[int, T] = {}
     while stage_of:
         done, _ = ray.wait(list(stage_of), timeout=deadline.left())
         if not done:
-            raise _late(sorted(stage_of.values()), doing)
+            raise _timeout_error(sorted(stage_of.values()), action)
         stage = stage_of.pop(done[0])
         try:
             result = ray.get(done[0])
         except RayError as error:
-            raise PipelineError(f"stage {stage} could not {doing}: {error}") from error
+            raise PipelineError(f"stage {stage} could not {action}: {error}") from error
         if isinstance(result, StageFailure):
-            raise PipelineError(f"stage {stage} could not {doing}: {result.traceback}")
+            raise PipelineError(f"stage {stage} could not {action}: {result.traceback}")
         results[stage] = result
         if on_result is not None:
             on_result(stage, result)
     return [results[stage] for stage in range(len(calls))]
 
 
-def _late(stages: Sequence[int], doing: str) -> PipelineError:
+def _timeout_error(stages: Sequence[int], action: str) -> PipelineError:
     numbers = ", ".join(map(str, stages))
     return PipelineError(
-        f"stage {numbers} did not {doing} in time; if its host is only slow, raise "
+        f"stage {numbers} did not {action} in time; if the host is only slow, raise "
         "pipeline.start_timeout"
     )

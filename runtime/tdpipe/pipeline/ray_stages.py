@@ -1,7 +1,7 @@
-"""Running stages in Ray actors: fed, watched and ended.
+"""Running stages in Ray actors.
 
-Each actor is inside one endless call; steps, activations and tokens travel over sockets, and all
-that Ray still does is to tell when a call ends.
+Each actor executes one call that lasts as long as the pipeline. Steps, activations and tokens travel over sockets, and
+Ray only reports when a call ends.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from tdpipe.core.step import StageReport, Step
     from tdpipe.pipeline.control_socket import ControlServer
 
-GOODBYE_SECONDS = 1.0
-"""How long stages may take to end by themselves before they are killed."""
-DEATH_SECONDS = 3.0
-"""How long Ray may take to tell that a process died whose connection is lost."""
+_EXIT_SECONDS = 1.0
+"""Time that stages have to end their loops before they are killed."""
+_DEATH_REPORT_SECONDS = 3.0
+"""Time that Ray may take to report the death of a process whose connection is lost."""
 
 
 class RayStages:
-    """A `StageGroup` of actors. Starts their loops.
+    """A `StageGroup` of actors, whose loops it starts.
 
     Args:
-        control: their steps and reports.
-        actors: their handles, by stage.
-        undo: frees all that was set up for them.
+        control: sockets of their steps and reports.
+        actors: [stages] handle of each stage's actor.
+        undo: stack of callbacks that free everything that was started for them.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class RayStages:
         self._watch.stop()
         with self._undo:
             if self._failure() is None:
-                self._control.say_goodbye()
-                ray.wait(self._runs, num_returns=len(self._runs), timeout=GOODBYE_SECONDS)
-            self._watch.wait(DEATH_SECONDS)
+                self._control.stop_stages()
+                ray.wait(self._runs, num_returns=len(self._runs), timeout=_EXIT_SECONDS)
+            self._watch.wait(_DEATH_REPORT_SECONDS)
 
     def _failure(self) -> str | None:
         if self._disconnected and not self._closed:
-            # A lost connection is most likely a dead process, and the watch knows more about that.
-            self._watch.wait(DEATH_SECONDS)
+            # A lost connection most likely means a dead process, for which the watch has the reason.
+            self._watch.wait(_DEATH_REPORT_SECONDS)
         return self._watch.failure or self._disconnected

@@ -1,8 +1,7 @@
-"""Where the stages of one epoch meet.
+"""The rendezvous through which the stages of one epoch find each other.
 
-The controller listens with a key-value store and issues everything a stage needs to find the
-others; no stage guesses a port. Keys in the store carry the epoch, so a stage of an earlier start
-that comes late meets nobody.
+The controller runs a key-value store and gives each stage all addresses that it needs, so that no stage guesses a port.
+Keys in the store have the epoch as a prefix, so a late stage of an earlier start finds no other stage.
 """
 
 from __future__ import annotations
@@ -16,41 +15,42 @@ from typing import TYPE_CHECKING
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
-    from tdpipe.pipeline.epoch_keys import EpochKeys
+    from tdpipe.pipeline.secure_sockets import EpochKeys
 
-LISTEN_BACKLOG = 128
+_LISTEN_BACKLOG = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Rendezvous:
-    """What a stage must know to join."""
+    """Everything that a stage needs to know to join a pipeline."""
 
     epoch: str
-    """Tells one start of the pipeline from every other."""
+    """Unique name of this start of the pipeline."""
     stages: int
     host: str
-    """Address of the store."""
+    """Address of the store's host."""
     port: int
+    """TCP port of the store."""
     control: str
-    """ZeroMQ address that steps come from."""
+    """ZeroMQ address of the controller, which sends the steps."""
     keys: EpochKeys
     join_timeout: float
-    """Seconds that meeting the others may take."""
+    """Seconds that connecting to the other stages may take."""
     step_timeout: float
-    """Seconds that passing activations may take."""
+    """Seconds that a transfer of activations may take."""
 
     def store(self) -> Store:
-        """A connection to the epoch's part of the store."""
+        """Connect to this epoch's part of the store."""
         timeout = timedelta(seconds=self.join_timeout)
         store = TCPStore(self.host, self.port, timeout=timeout, wait_for_workers=False)
         return PrefixStore(self.epoch, store)
 
 
 class RendezvousStore:
-    """The store itself, in the controller. Listens on `host` alone, on a free port."""
+    """The controller's key-value store, which listens on a free port of `host` only."""
 
     def __init__(self, host: str) -> None:
-        with socket.create_server((host, 0), backlog=LISTEN_BACKLOG) as listener:
+        with socket.create_server((host, 0), backlog=_LISTEN_BACKLOG) as listener:
             self.port = int(listener.getsockname()[1])
             self._store: TCPStore | None = TCPStore(
                 host,
@@ -61,5 +61,5 @@ class RendezvousStore:
             )
 
     def close(self) -> None:
-        """Stop listening; the store lives as long as this reference."""
+        """Stop the store by dropping the only reference to it."""
         self._store = None

@@ -1,32 +1,58 @@
-"""ZeroMQ sockets of one process that speak only with holders of the epoch's keys.
+"""ZeroMQ sockets that only holders of the epoch's keys can connect to.
 
-CURVE alone encrypts and lets every client in that knows the server's public key; the ZAP handler
-here lets in the epoch's client key and no other.
+Steps decide what runs, so peers authenticate: each start of a pipeline (an epoch) generates two CURVE key pairs, which
+Ray carries to the actors and which are never written to disk. CURVE alone admits every client that knows the server's
+public key. The ZAP handler of this module admits the epoch's client key only.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-if TYPE_CHECKING:
-    from tdpipe.pipeline.epoch_keys import EpochKeys
-
-ZAP_DOMAIN = "tdpipe"
+_ZAP_DOMAIN = "tdpipe"
 
 
-class _OneKey:
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A CURVE key pair, both keys in Z85 encoding."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def generate(cls) -> KeyPair:
+        return cls(*zmq.curve_keypair())
+
+
+@dataclass(frozen=True, slots=True)
+class EpochKeys:
+    """All keys of an epoch."""
+
+    server: KeyPair
+    """Key pair of the sockets that bind."""
+    client: KeyPair
+    """Key pair of the sockets that connect. Its public key is the only one that servers admit."""
+
+    @classmethod
+    def generate(cls) -> EpochKeys:
+        return cls(KeyPair.generate(), KeyPair.generate())
+
+
+class _ClientKey:
+    """The credentials provider that pyzmq's authenticator asks about a client's key."""
+
     def __init__(self, public: bytes) -> None:
         self._public = public
 
-    def callback(self, domain: str, key: bytes) -> bool:  # noqa: ARG002 - pyzmq's signature
+    def callback(self, _domain: str, key: bytes) -> bool:
         return key == self._public
 
 
 class SecureSockets:
-    """A ZeroMQ context and its sockets, for one thread."""
+    """A ZeroMQ context and its sockets, which only one thread may use."""
 
     def __init__(self, keys: EpochKeys) -> None:
         self._keys = keys
@@ -34,18 +60,22 @@ class SecureSockets:
         self._authenticator: ThreadAuthenticator | None = None
 
     def bind(self, kind: int, host: str) -> tuple[zmq.Socket[bytes], str]:
-        """A socket that listens on a free port of `host`, and the address to connect to."""
+        """Open a socket that listens on a free port of `host`.
+
+        Returns:
+            The socket and the address to connect to.
+        """
         if self._authenticator is None:
             self._authenticator = ThreadAuthenticator(self._context)
             self._authenticator.start()
-            provider = _OneKey(self._keys.client.public)
-            self._authenticator.configure_curve_callback(ZAP_DOMAIN, provider)
+            provider = _ClientKey(self._keys.client.public)
+            self._authenticator.configure_curve_callback(_ZAP_DOMAIN, provider)
         socket = self._socket(kind)
         socket.curve_server = True
         socket.curve_publickey = self._keys.server.public
         socket.curve_secretkey = self._keys.server.secret
-        socket.zap_domain = ZAP_DOMAIN.encode()
-        # Without it a handler that is not there lets everybody in.
+        socket.zap_domain = _ZAP_DOMAIN.encode()
+        # Without this option, ZeroMQ admits every client if the handler is missing.
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         socket.bind(f"tcp://{host}:*")
         return socket, socket.get_string(zmq.LAST_ENDPOINT)
@@ -53,7 +83,7 @@ class SecureSockets:
     def connect(
         self, kind: int, address: str, routing_id: bytes | None = None
     ) -> zmq.Socket[bytes]:
-        """A socket connected to `address`; `routing_id` is how a ROUTER there knows it."""
+        """Open a socket that connects to `address`, where a ROUTER knows it by `routing_id`."""
         socket = self._socket(kind)
         socket.curve_serverkey = self._keys.server.public
         socket.curve_publickey = self._keys.client.public
@@ -64,7 +94,7 @@ class SecureSockets:
         return socket
 
     def close(self) -> None:
-        """Close every socket, dropping what is unsent; idempotent."""
+        """Close all sockets and drop unsent messages. Repeated calls have no effect."""
         if self._authenticator is not None:
             self._authenticator.stop()
             self._authenticator = None
@@ -72,8 +102,7 @@ class SecureSockets:
 
     def _socket(self, kind: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
-        # The scheduler bounds the steps in flight; a limit here could only drop messages or block a
-        # stage.
+        # The scheduler bounds the steps in flight. A limit here would only drop messages or block a stage.
         socket.sndhwm = 0
         socket.rcvhwm = 0
         socket.linger = 0

@@ -1,8 +1,8 @@
-"""How a stage comes to be, in two moves.
+"""The interface through which a host of stages builds them, in two steps.
 
-Loading tells how many KV blocks fit beside the weights; only when every stage has told can the
-cache be made, with the least of them. Hosts know stages through this interface alone, so tests host
-ones that load nothing.
+After loading its weights, each stage reports how many KV blocks fit into the remaining memory. The cache of every
+stage is then allocated with the smallest of these numbers. Hosts use stages through this interface only, so that tests
+can host stages without a model.
 """
 
 from __future__ import annotations
@@ -20,52 +20,53 @@ if TYPE_CHECKING:
 
 
 class LoadedStage(Protocol):
-    """A stage with its weights and without its KV cache."""
+    """A stage that has its weights but no KV cache yet."""
 
     name: str
-    """What it is, for people: `layers 0-15 (float32, cpu attention)`."""
+    """Readable name of what the stage holds: `layers 0-15 (float32, cpu attention)`."""
     hidden_size: int
     dtype: torch.dtype
     device: torch.device
 
     def fitting_blocks(self) -> int:
-        """KV blocks that this stage has room for.
+        """Return the number of KV blocks that this stage has room for.
 
         Raises:
-            SettingsError: the settings ask for more.
+            SettingsError: the settings request more.
         """
 
     def executor(self, blocks: int) -> Executor:
-        """Allocate `blocks` KV blocks and everything else that steps need."""
+        """Allocate `blocks` KV blocks and all other memory that steps need."""
 
 
 def stage_device(stage: LoadedStage) -> StageDevice:
-    """What a stage computes with, asked where it is loaded."""
+    """Describe the stage's device. This must run in the process that loaded the stage."""
     dtype = str(stage.dtype).removeprefix("torch.")
     return StageDevice(device_name(stage.device), stage.device.type, dtype)
 
 
 class StageBuilder(Protocol):
-    """Builds the stages of one pipeline. Travels to their processes, so it must pickle."""
+    """The builder of a pipeline's stages. It is sent to their processes, so it must be picklable."""
 
     @property
-    def stages(self) -> int: ...
+    def stages(self) -> int:
+        """Number of stages."""
 
     def load(self, stage: int, device: torch.device, sharing: int) -> LoadedStage:
         """Load a stage's weights.
 
         Args:
-            stage: which.
-            device: where to.
-            sharing: stages that share the device's memory, this one included.
+            stage: number of the stage.
+            device: device to load to.
+            sharing: number of stages that share the device's memory, including this one.
 
         Raises:
             ModelError: the checkpoint cannot be loaded.
         """
 
     def capacity(self, blocks: int) -> Capacity:
-        """What a pipeline with so many blocks per stage holds.
+        """Return the capacity of a pipeline whose stages have `blocks` KV blocks each.
 
         Raises:
-            SettingsError: too few to hold any sequence.
+            SettingsError: the blocks hold no sequence.
         """

@@ -1,7 +1,7 @@
-"""What a host of stages offers, and the pipeline that any such host makes.
+"""The interface to a group of running stages, and the pipeline over any such group.
 
-Threads and Ray actors differ in how messages reach the stages and in how a failure shows;
-collecting reports, waking and the last-resort timeout are the same for both and live here.
+Threads and Ray actors differ in how messages reach the stages and in how a failure is noticed. Collecting reports,
+waking and the step timeout are the same for both and are in this module.
 """
 
 from __future__ import annotations
@@ -22,23 +22,25 @@ if TYPE_CHECKING:
 
 
 class StageGroup(Protocol):
-    """Stages that run their loops."""
+    """A group of stages that run their loops."""
 
     def send(self, step: Step) -> None:
-        """Pass a step to every stage; never blocks."""
+        """Send a step to every stage without blocking."""
 
     def receive(self, timeout: float | None) -> Sequence[StageReport]:
-        """Reports that are there; waits for one or for `interrupt`, but `timeout` seconds at most.
+        """Return the reports that have arrived.
+
+        If there are none, the call waits for one or for `interrupt`, up to `timeout` seconds. None is no limit.
 
         Raises:
             PipelineError: a stage failed.
         """
 
     def interrupt(self) -> None:
-        """Make a blocked or the next `receive` return; callable from any thread."""
+        """Make the blocked `receive`, or else the next one, return. Any thread may call this."""
 
     def close(self) -> None:
-        """End the stages; idempotent, bounded in seconds."""
+        """Stop the stages within seconds. Repeated calls have no effect."""
 
 
 class StagePipeline:
@@ -68,8 +70,8 @@ class StagePipeline:
         end = None if timeout is None else now + timeout
         while True:
             since = self._ledger.waiting_since()
-            hung = None if since is None else since + self._step_timeout
-            limits = [limit for limit in (end, hung) if limit is not None]
+            step_end = None if since is None else since + self._step_timeout
+            limits = [limit for limit in (end, step_end) if limit is not None]
             if self._woken.is_set():
                 limits = [now]
             reports = self._group.receive(max(0.0, min(limits) - now) if limits else None)
@@ -82,10 +84,10 @@ class StagePipeline:
             if self._woken.is_set():
                 self._woken.clear()
                 return []
-            if hung is not None and now >= hung:
+            if step_end is not None and now >= step_end:
                 raise PipelineError(
-                    f"no result for {self._step_timeout:g} s: {self._ledger.overdue()}; if its "
-                    "work may take that long, raise pipeline.step_timeout"
+                    f"no result for {self._step_timeout:g} s: {self._ledger.describe_overdue()}; if a "
+                    "step may take that long, raise pipeline.step_timeout"
                 )
             if end is not None and now >= end:
                 return []

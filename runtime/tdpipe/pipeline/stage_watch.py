@@ -1,7 +1,7 @@
-"""Notices that a stage ended, whether it says why or is killed without a word.
+"""The thread that notices when a stage ends, with an error of its own or because its process was killed.
 
-Ray tells through the result of the actor's endless call. Polling with a timeout is deliberate: a
-wait without one does not survive Ray being shut down under it.
+The result of the actor's `run` call tells. The thread polls with a timeout, because a wait without one does not end
+when Ray is shut down.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
     from tdpipe.core.step import StageFailure
 
-POLL_SECONDS = 0.5
-GRACE_SECONDS = 0.5
-"""How long to listen for others when one stage has ended: the neighbours of a killed stage lose
-their connections, and may be heard first."""
+_POLL_SECONDS = 0.5
+_COLLECTION_SECONDS = 0.5
+"""Time to wait for further stages when one has ended. The neighbours of a killed stage lose their connections, and Ray
+may report them first."""
 
 
 class StageWatch:
-    """A thread that waits for any of the stages' endless calls to end.
+    """A thread that waits until the `run` call of any stage ends.
 
     Args:
-        runs: the call of each stage.
-        on_failure: called once, from the thread, after `failure` is set.
+        runs: [stages] `run` call of each stage's actor.
+        on_failure: function that the thread calls once, after it has set `failure`.
     """
 
     def __init__(
         self, runs: Sequence[ObjectRef[StageFailure | None]], on_failure: Callable[[], None]
     ) -> None:
         self.failure: str | None = None
-        """What happened, with the traceback where there is one; None as long as all stages run."""
+        """Text of the failure, with its traceback if there is one, or None while all stages run."""
         self._runs = list(runs)
         self._on_failure = on_failure
         self._stopping = threading.Event()
@@ -49,7 +49,7 @@ class StageWatch:
         self._thread.join(timeout)
 
     def stop(self) -> None:
-        """Watch no longer: stages that end from now on do so on purpose."""
+        """Stop watching, because the stages are about to be stopped."""
         self._stopping.set()
 
     def _watch(self) -> None:
@@ -63,9 +63,11 @@ class StageWatch:
 
     def _await_end(self) -> str | None:
         while not self._stopping.is_set():
-            ended, _ = ray.wait(self._runs, timeout=POLL_SECONDS)
+            ended, _ = ray.wait(self._runs, timeout=_POLL_SECONDS)
             if ended and not self._stopping.is_set():
-                ended, _ = ray.wait(self._runs, num_returns=len(self._runs), timeout=GRACE_SECONDS)
+                ended, _ = ray.wait(
+                    self._runs, num_returns=len(self._runs), timeout=_COLLECTION_SECONDS
+                )
                 return self._explain(ended)
         return None
 
@@ -81,5 +83,5 @@ class StageWatch:
             else:
                 reason = "its loop ended" if failure is None else failure.traceback
                 failures.append(f"stage {stage} failed:\n{reason}")
-        # Who died is the cause; that others lost a neighbour is a consequence.
+        # A death is the cause, and the failures of stages that lost a neighbour are consequences.
         return "\n".join(deaths or failures)

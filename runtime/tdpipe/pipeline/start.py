@@ -1,4 +1,4 @@
-"""From settings to a running pipeline."""
+"""The start of a pipeline on the host of stages that the settings choose."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 def start_pipeline(
     settings: Settings, stages: CheckpointStages, progress: Callable[[str], None]
 ) -> Pipeline:
-    """Load a checkpoint into its stages and start them where `pipeline.host` says.
+    """Load a checkpoint into its stages and start them on the host of `pipeline.host`.
 
     Args:
-        settings: all of them.
-        stages: the stages to load.
-        progress: told what is going on, line by line.
+        settings: settings of the engine.
+        stages: plan of the stages.
+        progress: function that receives one line of text for each step of the start.
 
     Raises:
-        SettingsError: a stage has no room for KV, or the device cannot be used.
-        ModelError: the checkpoint cannot be loaded (in process).
+        SettingsError: a stage has no room for the KV cache, or the device cannot be used.
+        ModelError: the checkpoint cannot be loaded into this process.
         PipelineError: a stage could not be placed, loaded or connected.
     """
     if settings.pipeline.host == "in_process":
         device = resolve_device(settings.model.device)
         progress(f"stages compute on {device.type}")
         return start_in_process(settings.pipeline, stages, device, progress)
-    # Importing Ray takes a second, which a pipeline in process has no use for.
+    # Importing Ray takes a second, and a pipeline in this process does not need it.
     from tdpipe.pipeline.ray_host import start_on_ray
 
     return start_on_ray(settings.pipeline, stages, settings.model.device, progress)

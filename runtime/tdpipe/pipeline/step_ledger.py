@@ -1,6 +1,6 @@
-"""Which step waits for which stage's report.
+"""The record of the steps in flight and of the stages that have reported them.
 
-Kept apart from sockets and clocks, so that the bookkeeping can be tested with plain values.
+It uses neither sockets nor clocks, so that it can be tested with plain values.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ class _OpenStep:
 
 
 class StepLedger:
-    """Collects reports until a step has every stage's, and gives steps out in order of issue."""
+    """Collects the reports of every stage for each step and returns results in the order of submission."""
 
     def __init__(self, stages: int) -> None:
         self._stages = stages
         self._open: dict[int, _OpenStep] = {}
-        self._progress = 0.0
+        self._last_progress = 0.0
 
     @property
     def in_flight(self) -> int:
-        """Steps submitted and not yet given out."""
+        """Number of steps that are submitted and whose results are not yet returned."""
         return len(self._open)
 
     def submit(self, step: int, now: float) -> None:
         if not self._open:
-            self._progress = now
+            self._last_progress = now
         self._open[step] = _OpenStep()
 
     def record(self, report: StageReport) -> None:
-        """Note a stage's report.
+        """Record the report of a stage.
 
         Raises:
-            PipelineError: nobody waits for it.
+            PipelineError: no such report is expected.
         """
         step = self._open.get(report.step)
         if step is None or report.stage in step.busy or report.stage >= self._stages:
@@ -55,7 +55,7 @@ class StepLedger:
             step.output = report.output
 
     def completed(self, now: float) -> list[StepResult]:
-        """Take out the completed steps that no earlier open step precedes.
+        """Remove and return the completed steps that have no open step before them.
 
         Raises:
             PipelineError: the last stage reported a step without its output.
@@ -70,15 +70,18 @@ class StepLedger:
             busy = tuple(step.busy[stage] for stage in range(self._stages))
             results.append(StepResult(step.output, busy))
         if results:
-            self._progress = now
+            self._last_progress = now
         return results
 
     def waiting_since(self) -> float | None:
-        """Time of the last result or, if later, of the first issue since; None if all are done."""
-        return self._progress if self._open else None
+        """Return the time since which a result is awaited, or None if no step is in flight.
 
-    def overdue(self) -> str:
-        """Names the oldest step and the stages whose report is missing."""
+        It is the time of the last result, or of a submission while no step was in flight, whichever is later.
+        """
+        return self._last_progress if self._open else None
+
+    def describe_overdue(self) -> str:
+        """Name the oldest step in flight and the stages whose report is missing."""
         number, step = next(iter(self._open.items()))
         missing = [str(stage) for stage in range(self._stages) if stage not in step.busy]
         return f"step {number} has no report of stage {', '.join(missing)}"

@@ -1,8 +1,7 @@
-"""Activations between neighbouring stages over `torch.distributed`: NCCL on GPUs, gloo on CPUs.
+"""The channels that carry activations between neighbouring stages over `torch.distributed`.
 
-Each pair of neighbours has a group of its own, made and warmed in the same order on every stage:
-communicators that come up lazily, in whatever order stages first speak, are a known way into a
-deadlock.
+The backend is NCCL on GPUs and gloo on CPUs. Each pair of neighbours has its own process group, created and warmed up
+in the same order on every stage, because groups whose communicators are created on first use can deadlock.
 """
 
 from __future__ import annotations
@@ -19,16 +18,18 @@ if TYPE_CHECKING:
 
     from tdpipe.pipeline.rendezvous import Rendezvous
 
-UNFINISHED_SENDS = 8
+_MAX_UNFINISHED_SENDS = 8
 
 
 class TorchActivations:
-    """`ActivationChannel` to one neighbour. One end sends, the other receives.
+    """An `ActivationChannel` to one neighbour. One end only sends and the other only receives.
 
     Args:
-        group: of this stage and the neighbour.
-        peer: the neighbour's stage, which is its rank.
-        hidden_size, dtype, device: of the activations.
+        group: process group of this stage and the neighbour.
+        peer: stage number of the neighbour, which is its rank.
+        hidden_size: number of elements of one token's activations.
+        dtype: data type of the activations.
+        device: device of the activations.
     """
 
     def __init__(
@@ -48,10 +49,10 @@ class TorchActivations:
         self._expected: deque[tuple[distributed.Work, Tensor]] = deque()
 
     def send(self, hidden: Tensor) -> None:
-        # gloo calls a send complete too early and hangs when waited for twice. So each is waited
-        # for once, when so many later ones are under way that the neighbour has long asked for it;
-        # until then its tensor is kept.
-        if len(self._sending) == UNFINISHED_SENDS:
+        # gloo reports a send as complete too early and hangs if a send is waited for twice. So each
+        # send is waited for once, when so many later ones have started that the neighbour must have
+        # received it, and its tensor is kept until then.
+        if len(self._sending) == _MAX_UNFINISHED_SENDS:
             oldest, _ = self._sending.popleft()
             oldest.wait()
         hidden = hidden.contiguous()
@@ -59,7 +60,7 @@ class TorchActivations:
         self._sending.append((work, hidden))
 
     def expect(self, tokens: int) -> None:
-        # On a GPU, a receive that waits would hold multiprocessors that the step before computes on.
+        # On a GPU, a waiting receive would occupy multiprocessors that the step before needs.
         if self._device.type == "cpu":
             self._expected.append(self._begin(tokens))
 
@@ -88,13 +89,20 @@ def connect_neighbours(
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[TorchActivations | None, TorchActivations | None]:
-    """Meet the other stages.
+    """Join the process group of all stages and open the channels to the neighbours.
 
-    The process group is never torn down: stages of a broken one are killed, because neither backend
-    can be trusted to come back in the same process.
+    The process group is never destroyed. If it breaks, its stages are killed, because neither backend recovers reliably
+    within a process.
+
+    Args:
+        rendezvous: addresses and timeouts of the pipeline.
+        stage: number of this stage, which is its rank.
+        hidden_size: number of elements of one token's activations.
+        dtype: data type of the activations.
+        device: device of the activations.
 
     Returns:
-        The channels from the stage before and to the stage after, None at the ends.
+        The channel from the stage before and the channel to the stage after, or None where there is no such stage.
     """
     distributed.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
@@ -106,7 +114,7 @@ def connect_neighbours(
     channels: dict[int, TorchActivations] = {}
     for first in range(rendezvous.stages - 1):
         pair = [first, first + 1]
-        # Every stage has to take part in making every group.
+        # `new_group` is a collective call that every stage must make for every group.
         group = distributed.new_group(pair, timeout=timedelta(seconds=rendezvous.step_timeout))
         if stage in pair:
             peer = pair[1] if stage == first else first

@@ -1,1 +1,1 @@
-"""One pipeline stage: what it does with a step, and the loop that feeds it."""
+"""One pipeline stage: the executor that computes steps, and the loop that feeds it."""

@@ -1,7 +1,6 @@
-"""What a stage's loop needs of the outside, as interfaces.
+"""The channels that connect a stage's loop to the controller and to other stages, as interfaces.
 
-The loop is the same in a Ray actor and in a thread of a test; the pipeline package decides what the
-messages travel over.
+The loop is the same in a Ray actor and in a thread; the pipeline package decides what the messages travel over.
 """
 
 from __future__ import annotations
@@ -15,42 +14,42 @@ if TYPE_CHECKING:
 
 
 class ControlChannel(Protocol):
-    """Steps from the controller, reports to it."""
+    """Steps from the controller and reports to it."""
 
     def receive(self) -> Step | None:
-        """The next step, in order of issue; blocks. None means that the loop shall end."""
+        """Wait for the next step in the order of issue. None means that the loop must end."""
 
     def receive_ready(self) -> Step | None:
-        """The next step if one is there; never blocks."""
+        """Return the next step if it has arrived; never block."""
 
     def report(self, report: StageReport) -> None:
-        """Tell the controller that a step is done; never blocks on the controller."""
+        """Tell the controller that a step is done; never block on the controller."""
 
 
 class ActivationChannel(Protocol):
     """Hidden states between neighbouring stages.
 
-    Both sides derive the shape [tokens, hidden] from the step, so no metadata travels.
+    Both sides derive the shape [T, hidden_size] from the step, so no metadata travels.
     """
 
     def send(self, hidden: Tensor) -> None:
-        """Pass the activations on. The channel keeps them until they have left; the caller must not overwrite them."""
+        """Send the activations. The channel keeps them until they have left; the caller must not overwrite them."""
 
     def expect(self, tokens: int) -> None:
-        """Begin to receive the next step's activations, which `receive` will ask for; never blocks."""
+        """Start to receive a later step's activations, for which `receive` will be called; never block."""
 
     def receive(self, tokens: int) -> Tensor:
-        """[tokens, hidden] activations of the next step; blocks."""
+        """Wait for the next step's [tokens, hidden_size] activations."""
 
 
 class FeedbackChannel(Protocol):
-    """Sampled tokens from the last stage to stage 0."""
+    """Sampled tokens from the last stage to the first."""
 
     def send(self, feedback: TokenFeedback) -> None:
-        """Never blocks."""
+        """Send the tokens of a step; never block."""
 
     def receive(self) -> TokenFeedback:
-        """The next feedback, in order of steps; blocks."""
+        """Wait for the next feedback in the order of steps."""
 
     def receive_ready(self) -> TokenFeedback | None:
-        """The next feedback if one is there; never blocks."""
+        """Return the next feedback if it has arrived; never block."""

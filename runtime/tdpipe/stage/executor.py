@@ -1,7 +1,11 @@
-"""Everything that a stage does with a step; no transport, no threads."""
+"""What a stage computes for a step, without transport and without threads.
+
+Because it needs neither, tests can run stages by hand in any order, and one loop serves the Ray actor and the thread.
+"""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,15 +25,15 @@ if TYPE_CHECKING:
 
 
 class StageExecutor:
-    """One stage's state and computations. Steps must come in the order of issue.
+    """The state and the computations of one stage. Steps must come in the order of issue.
 
     Args:
         model: the stage's layers.
-        kv: their cache.
-        slots: sequences that may hold KV at once.
-        max_context: tokens of a sequence at most.
-        first: the stage embeds tokens.
-        last: the stage samples.
+        kv: the KV cache of these layers.
+        slots: number of sequences that may hold KV at once.
+        max_context: maximum number of tokens in a sequence.
+        first: whether the stage embeds tokens.
+        last: whether the stage samples.
     """
 
     def __init__(
@@ -54,27 +58,30 @@ class StageExecutor:
             else None
         )
         self._sampler = Sampler(slots) if last else None
+        self._apply_seconds = self._forward_started = 0.0
 
     def apply(self, step: Step) -> None:
-        """Take over the step's starts and new blocks.
+        """Store the step's new sequences and blocks.
 
         Raises:
             PipelineError: the step is impossible.
         """
+        started = time.perf_counter()
         self._slots.apply(step)
         if self._tokens is not None:
             self._tokens.apply(step)
         if self._sampler is not None:
             for start in step.starts:
                 self._sampler.start(start.slot, start.sampling)
+        self._apply_seconds = time.perf_counter() - started
 
-    def wants_tokens(self, step: Step) -> bool:
-        """First stage: whether a row needs a token that has not come back yet."""
+    def lacks_tokens(self, step: Step) -> bool:
+        """Return whether a row needs a sampled token that has not come back yet. Only the first stage is asked."""
         assert self._tokens is not None
-        return self._tokens.lacks(step)
+        return self._tokens.lacks_tokens(step)
 
-    def learn(self, feedback: TokenFeedback) -> None:
-        """First stage: store sampled tokens, but for slots that have a new tenant since."""
+    def store_tokens(self, feedback: TokenFeedback) -> None:
+        """Store sampled tokens on the first stage, except those of sequences that have left their slot."""
         assert self._tokens is not None
         current = self._slots.sequences[feedback.slots] == feedback.sequences
         self._tokens.extend(
@@ -83,20 +90,24 @@ class StageExecutor:
 
     @torch.inference_mode()
     def forward(self, step: Step, hidden: Tensor | None) -> Tensor:
-        """Run the stage's layers over the step's T tokens.
+        """Run the stage's layers over the step's T tokens. A GPU may still compute when this returns.
 
         Args:
-            step: already applied.
-            hidden: [T, hidden_size] from the stage before; None on the first.
+            step: a step that has been applied.
+            hidden: [T, hidden_size] from the previous stage, in the model's dtype; None on the first stage.
 
         Returns:
-            [T, hidden_size].
+            [T, hidden_size] in the model's dtype.
 
         Raises:
             PipelineError: the step is impossible.
         """
+        if hidden is not None:
+            # Activations may still be arriving, and waiting for them is not computing.
+            self._wait()
+        self._forward_started = time.perf_counter()
         self._slots.check_rows(step)
-        if self._first and self.wants_tokens(step):
+        if self._first and self.lacks_tokens(step):
             raise PipelineError(f"step {step.id} computes tokens that have not been sampled")
         batch = build_batch(
             step, self._slots, self._tokens if self._first else None, self._model.device
@@ -107,25 +118,31 @@ class StageExecutor:
         self._slots.advance(step)
         return output
 
-    def synchronise(self) -> None:
-        """Wait until what was begun is computed."""
-        # Kernels run behind the host's clock; only what they took counts as busy, not what queued up
-        # before. Waiting for the whole device would count activations that wait on another stream for
-        # the next stage to take them.
+    def synchronise(self) -> float:
+        """Wait until the step is computed.
+
+        Returns:
+            Seconds of computing that the step has taken on this stage.
+        """
+        self._wait()
+        return self._apply_seconds + time.perf_counter() - self._forward_started
+
+    def _wait(self) -> None:
+        # Waiting for the whole device would count activations that wait on another stream until the
+        # next stage takes them.
         if self._model.device.type == "cuda":
             torch.cuda.current_stream(self._model.device).synchronize()
 
-    def busy(self, measured: float) -> float:
-        """As the loop measured it."""
-        return measured
-
     @torch.inference_mode()
     def sample(self, step: Step, hidden: Tensor) -> tuple[StepOutput, TokenFeedback]:
-        """Last stage: draw a token after each row whose `sample` is set.
+        """Draw a token after each row whose `sample` is set. Only the last stage samples.
 
         Args:
-            step: already applied.
-            hidden: [T, hidden_size] of this stage's layers.
+            step: a step that has been applied.
+            hidden: [T, hidden_size] output of this stage's layers.
+
+        Returns:
+            The output for the controller and the feedback for the first stage.
         """
         assert self._sampler is not None
         assert self._tokens is not None

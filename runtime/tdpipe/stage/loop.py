@@ -1,14 +1,12 @@
-"""A stage's endless loop: take a step, take its input, compute, pass on, report.
+"""The loop of a stage: receive a step and its inputs, compute, send the outputs, report.
 
-It is the only place that knows in which order a stage does things. Two rules make the pipeline free
-of deadlocks: sends never wait for a stage further up, and stage 0 waits for sampled tokens only if
-the step cannot do without them. While a device computes, the next step and its activations are
-taken in, so that they do not come between two steps.
+This is the only place that knows the order in which a stage does things. Two rules keep the pipeline free of
+deadlocks: sending never waits for an earlier stage, and stage 0 waits for sampled tokens only if the step needs them.
+While a device computes, the next steps and their activations are received, so that they do not delay these steps.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,51 +20,53 @@ if TYPE_CHECKING:
     from tdpipe.stage.channels import ActivationChannel, ControlChannel, FeedbackChannel
 
 
-LOOK_AHEAD = 2
-"""Steps that are taken in early: the next, and the one whose activations may come while the next computes."""
+MAX_PENDING_STEPS = 2
+"""Number of steps that are received while another computes: the next one, and the one after it, whose activations may
+arrive while the next one computes."""
 
 
 class Executor(Protocol):
-    """What the loop asks of a stage's executor."""
+    """What the loop needs of a stage's executor."""
 
     def apply(self, step: Step) -> None:
-        """Take over the step's starts and new blocks."""
+        """Store the step's new sequences and blocks."""
 
-    def wants_tokens(self, step: Step) -> bool:
-        """First stage: whether a row needs a token that has not come back yet."""
+    def lacks_tokens(self, step: Step) -> bool:
+        """Return whether a row needs a sampled token that has not come back yet. Only the first stage is asked."""
 
-    def learn(self, feedback: TokenFeedback) -> None:
-        """First stage: store sampled tokens."""
+    def store_tokens(self, feedback: TokenFeedback) -> None:
+        """Store sampled tokens on the first stage."""
 
     def forward(self, step: Step, hidden: Tensor | None) -> Tensor:
-        """[tokens, hidden] of this stage, from [tokens, hidden] of the one before or, on the first,
-        from token ids. It may still be computed when this returns.
+        """Start to compute the [T, hidden_size] output of this stage, which may not be complete when this returns.
+
+        Args:
+            step: a step that has been applied.
+            hidden: [T, hidden_size] from the previous stage; None on the first stage, which has token ids.
         """
 
-    def synchronise(self) -> None:
-        """Wait until what was begun is computed, and activations that were received are there."""
+    def synchronise(self) -> float:
+        """Wait until the step is computed.
 
-    def busy(self, measured: float) -> float:
-        """Seconds of computing of the step that was synchronised last, which took `measured` by the loop's clock.
-
-        They differ only where a stage stands in for another device.
+        Returns:
+            Seconds of computing that the step has taken, without waiting for messages, activations or tokens.
         """
 
     def sample(self, step: Step, hidden: Tensor) -> tuple[StepOutput, TokenFeedback]:
-        """Last stage: draw the tokens that the step asks for."""
+        """Draw the tokens that the step samples. Only the last stage samples."""
 
 
 class StageLoop:
-    """One stage's loop over its executor and channels.
+    """The loop of one stage over its executor and channels.
 
     Args:
-        executor: computes; has no transport.
+        executor: computes the steps.
         stage: number of this stage, from 0.
-        control: steps in, reports out.
-        upstream: activations of the stage before; None on the first.
-        downstream: activations to the stage after; None on the last.
-        feedback: sampled tokens, sent by the last stage and received by the first; None between
-            them and where one stage is both.
+        control: receives steps and sends reports.
+        upstream: activations from the previous stage; None on the first.
+        downstream: activations to the next stage; None on the last.
+        feedback: sampled tokens, which the last stage sends and the first receives; None on the stages
+            between them, and where one stage is both.
     """
 
     def __init__(
@@ -85,63 +85,56 @@ class StageLoop:
         self._downstream = downstream
         self._feedback = feedback
         self._next_step = 0
-        self._ahead: deque[Step] = deque()
+        self._pending: deque[Step] = deque()
 
     def run(self) -> None:
         """Execute steps until the control channel ends.
 
         Raises:
-            PipelineError: a step was lost on the way.
+            PipelineError: a step was lost between controller and stage.
         """
-        while (step := self._take()) is not None:
+        while (step := self._receive_step()) is not None:
             if step.id != self._next_step:
-                raise PipelineError(f"step {step.id} came where {self._next_step} was due")
+                raise PipelineError(f"received step {step.id}, but step {self._next_step} is next")
             self._next_step += 1
             self._execute(step)
 
-    def _take(self) -> Step | None:
-        return self._ahead.popleft() if self._ahead else self._control.receive()
+    def _receive_step(self) -> Step | None:
+        return self._pending.popleft() if self._pending else self._control.receive()
 
-    def _look_ahead(self) -> None:
-        while len(self._ahead) < LOOK_AHEAD and (step := self._control.receive_ready()) is not None:
-            self._ahead.append(step)
+    def _receive_pending(self) -> None:
+        while (
+            len(self._pending) < MAX_PENDING_STEPS
+            and (step := self._control.receive_ready()) is not None
+        ):
+            self._pending.append(step)
             if self._upstream is not None:
                 self._upstream.expect(step.tokens)
 
     def _execute(self, step: Step) -> None:
-        started = time.perf_counter()
         self._executor.apply(step)
-        busy = time.perf_counter() - started
-
-        hidden = self._input(step)
-
-        started = time.perf_counter()
-        hidden = self._executor.forward(step, hidden)
-        self._look_ahead()
+        hidden = self._executor.forward(step, self._input(step))
+        self._receive_pending()
         if self._downstream is not None:
-            self._executor.synchronise()
-            busy = self._executor.busy(busy + time.perf_counter() - started)
+            busy = self._executor.synchronise()
             self._downstream.send(hidden)
             self._control.report(StageReport(step.id, self._stage, busy))
             return
         output, feedback = self._executor.sample(step, hidden)
-        self._executor.synchronise()
-        busy = self._executor.busy(busy + time.perf_counter() - started)
-        # Stage 0 may be waiting for these tokens; nobody waits for the report as urgently.
+        busy = self._executor.synchronise()
+        # Stage 0 may be waiting for these tokens, so they go before the report.
         if self._upstream is None:
-            self._executor.learn(feedback)
+            self._executor.store_tokens(feedback)
         elif self._feedback is not None:
             self._feedback.send(feedback)
         self._control.report(StageReport(step.id, self._stage, busy, output))
 
     def _input(self, step: Step) -> Tensor | None:
         if self._upstream is not None:
-            hidden = self._upstream.receive(step.tokens)
-            self._executor.synchronise()
-            return hidden
+            return self._upstream.receive(step.tokens)
         if self._feedback is not None:
             while (feedback := self._feedback.receive_ready()) is not None:
-                self._executor.learn(feedback)
-            while self._executor.wants_tokens(step):
-                self._executor.learn(self._feedback.receive())
+                self._executor.store_tokens(feedback)
+            while self._executor.lacks_tokens(step):
+                self._executor.store_tokens(self._feedback.receive())
         return None

@@ -67,10 +67,9 @@ def test_a_step_ends_when_the_cost_model_says(clock: Clock) -> None:
     began = clock.now
     first.apply(FIRST)
     hidden = first.forward(FIRST, None)
-    first.synchronise()
+    assert first.synchronise() == pytest.approx(0.01)
     assert clock.now - began == pytest.approx(0.01, abs=TOLERANCE)
     assert hidden.shape == (3, 1)
-    assert first.busy(0.5) == pytest.approx(0.01)
 
 
 def test_waking_up_late_does_not_add_up(clock: Clock) -> None:
@@ -108,13 +107,13 @@ def test_a_step_that_waited_for_a_token_starts_when_it_comes(clock: Clock) -> No
     first.forward(FIRST, None)
     first.synchronise()
     first.apply(NEXT)
-    assert first.wants_tokens(NEXT)
+    assert first.lacks_tokens(NEXT)
     with pytest.raises(PipelineError, match="not been sampled"):
         first.forward(NEXT, None)
     clock.now += 0.005
     arrived = clock.now
-    first.learn(TOKEN)
-    assert not first.wants_tokens(NEXT)
+    first.store_tokens(TOKEN)
+    assert not first.lacks_tokens(NEXT)
     first.forward(NEXT, None)
     first.synchronise()
     assert clock.now - arrived == pytest.approx(0.01 + 3e-5, abs=TOLERANCE)

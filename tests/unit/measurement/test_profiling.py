@@ -107,7 +107,7 @@ def test_steps_are_measured_with_all_stages_busy_and_numbered_without_gaps(
     decode = measurements.steps[StepKind.DECODE]
     waits = sum(after.submitted >= before.done for before, after in pairwise(decode))
     assert waits < len(decode) / 10
-    assert pipeline.most_in_flight >= pipeline.stages + 1
+    assert pipeline.max_in_flight >= pipeline.stages + 1
 
 
 def test_it_ends_about_on_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,8 @@ import zmq
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StageReport, StepOutput, TokenFeedback
 from tdpipe.pipeline.control_socket import ControlServer, StageControl
-from tdpipe.pipeline.epoch_keys import EpochKeys, KeyPair
 from tdpipe.pipeline.feedback_socket import FeedbackSocket
-from tdpipe.pipeline.secure_sockets import SecureSockets
+from tdpipe.pipeline.secure_sockets import EpochKeys, KeyPair, SecureSockets
 from tests.support.step_driver import row_step, start_of
 
 if TYPE_CHECKING:
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
     Sockets = Callable[[EpochKeys], SecureSockets]
 
 HOST = "127.0.0.1"
-LONG = 10.0
-SHORT = 0.3
+TIMEOUT = 10.0
+SHORT_TIMEOUT = 0.3
 
 
 @pytest.fixture
 def keys() -> EpochKeys:
-    return EpochKeys.issue()
+    return EpochKeys.generate()
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def sockets() -> Iterator[Callable[[EpochKeys], SecureSockets]]:
 def test_steps_reach_every_stage_and_reports_come_back(keys: EpochKeys, sockets: Sockets) -> None:
     server = ControlServer(sockets(keys), HOST, stages=2)
     stages = [StageControl(sockets(keys), server.address, stage) for stage in range(2)]
-    assert server.await_stages(LONG) == []
+    assert server.await_stages(TIMEOUT) == []
 
     step = row_step(0, [(3, 0, 2, True)], (start_of(3, 1, [8, 9]),), [(3, 17)])
     server.send(step)
@@ -61,47 +60,47 @@ def test_steps_reach_every_stage_and_reports_come_back(keys: EpochKeys, sockets:
 
     reports: list[StageReport] = []
     while len(reports) < 2:
-        reports += server.receive(LONG)
+        reports += server.receive(TIMEOUT)
     assert {report.stage: report.busy for report in reports} == {0: 0.25, 1: 0.25}
     server.close()
 
 
-def test_goodbye_ends_the_stages(keys: EpochKeys, sockets: Sockets) -> None:
+def test_the_stop_message_ends_the_stages(keys: EpochKeys, sockets: Sockets) -> None:
     server = ControlServer(sockets(keys), HOST, stages=1)
     stage = StageControl(sockets(keys), server.address, 0)
-    assert server.await_stages(LONG) == []
-    server.say_goodbye()
+    assert server.await_stages(TIMEOUT) == []
+    server.stop_stages()
     assert stage.receive() is None
     server.close()
 
 
-def test_a_stage_takes_what_is_there_without_waiting(keys: EpochKeys, sockets: Sockets) -> None:
+def test_a_stage_receives_waiting_steps_without_blocking(keys: EpochKeys, sockets: Sockets) -> None:
     server = ControlServer(sockets(keys), HOST, stages=1)
     stage = StageControl(sockets(keys), server.address, 0)
-    assert server.await_stages(LONG) == []
+    assert server.await_stages(TIMEOUT) == []
     assert stage.receive_ready() is None
     for number in range(3):
         server.send(row_step(number, [(0, 0, 1, True)]))
-    server.say_goodbye()
+    server.stop_stages()
     first = stage.receive()
     assert first is not None
     found = [first.id]
-    deadline = time.monotonic() + LONG
+    deadline = time.monotonic() + TIMEOUT
     while len(found) < 3 and time.monotonic() < deadline:
         if (step := stage.receive_ready()) is not None:
             found.append(step.id)
     assert found == [0, 1, 2]
-    # The goodbye may be seen by either way of receiving.
+    # Either way of receiving may take the stop message.
     stage.receive_ready()
     assert stage.receive() is None
     server.close()
 
 
-def test_a_stage_that_is_not_there_is_named(keys: EpochKeys, sockets: Sockets) -> None:
+def test_a_missing_stage_is_named(keys: EpochKeys, sockets: Sockets) -> None:
     server = ControlServer(sockets(keys), HOST, stages=2)
     present = StageControl(sockets(keys), server.address, 0)
-    assert server.await_stages(SHORT) == [1]
-    server.say_goodbye()
+    assert server.await_stages(SHORT_TIMEOUT) == [1]
+    server.stop_stages()
     assert present.receive() is None
     with pytest.raises(PipelineError, match="stage 1 is not connected"):
         server.send(row_step(0, [(0, 0, 1, True)]))
@@ -115,45 +114,45 @@ def test_interrupt_ends_a_blocked_receive(keys: EpochKeys, sockets: Sockets) -> 
     server.close()
 
 
-def test_a_peer_with_another_client_key_is_not_let_in(keys: EpochKeys, sockets: Sockets) -> None:
+def test_a_peer_with_another_client_key_is_rejected(keys: EpochKeys, sockets: Sockets) -> None:
     server = ControlServer(sockets(keys), HOST, stages=1)
-    stranger = EpochKeys(server=keys.server, client=KeyPair.issue())
-    refused = StageControl(sockets(stranger), server.address, 0)
-    assert server.await_stages(SHORT) == [0]
-    del refused
-    # The server still serves those who have the key.
+    foreign_keys = EpochKeys(server=keys.server, client=KeyPair.generate())
+    rejected = StageControl(sockets(foreign_keys), server.address, 0)
+    assert server.await_stages(SHORT_TIMEOUT) == [0]
+    del rejected
+    # The server still admits a stage that has the key.
     stage = StageControl(sockets(keys), server.address, 0)
-    assert server.await_stages(LONG) == []
-    server.say_goodbye()
+    assert server.await_stages(TIMEOUT) == []
+    server.stop_stages()
     assert stage.receive() is None
     server.close()
 
 
-def test_a_peer_without_keys_gets_nothing_through(keys: EpochKeys, sockets: Sockets) -> None:
+def test_a_peer_without_keys_is_rejected(keys: EpochKeys, sockets: Sockets) -> None:
     server = ControlServer(sockets(keys), HOST, stages=1)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     plain = context.socket(zmq.DEALER)
     plain.routing_id = b"0"
     plain.connect(server.address)
     plain.send(b"")
-    assert server.await_stages(SHORT) == [0]
+    assert server.await_stages(SHORT_TIMEOUT) == [0]
     assert plain.poll(0) == 0
     context.destroy(linger=0)
     server.close()
 
 
-def test_a_stage_does_not_listen_to_an_impostor_of_the_controller(
-    keys: EpochKeys, sockets: Sockets
-) -> None:
-    impostor = EpochKeys(server=KeyPair.issue(), client=keys.client)
-    server = ControlServer(sockets(impostor), HOST, stages=1)
-    deaf = StageControl(sockets(keys), server.address, 0)
-    assert server.await_stages(SHORT) == [0]
-    del deaf
+def test_a_stage_rejects_a_controller_with_another_key(keys: EpochKeys, sockets: Sockets) -> None:
+    foreign_keys = EpochKeys(server=KeyPair.generate(), client=keys.client)
+    server = ControlServer(sockets(foreign_keys), HOST, stages=1)
+    stage = StageControl(sockets(keys), server.address, 0)
+    assert server.await_stages(SHORT_TIMEOUT) == [0]
+    del stage
     server.close()
 
 
-def test_feedback_goes_from_the_last_stage_to_the_first(keys: EpochKeys, sockets: Sockets) -> None:
+def test_feedback_travels_from_the_last_stage_to_the_first(
+    keys: EpochKeys, sockets: Sockets
+) -> None:
     first = FeedbackSocket.listen(sockets(keys), HOST)
     assert first.receive_ready() is None
     last = FeedbackSocket.connect(sockets(keys), first.address)
@@ -163,5 +162,5 @@ def test_feedback_goes_from_the_last_stage_to_the_first(keys: EpochKeys, sockets
     assert first.receive_ready() is None
 
 
-def test_secrets_do_not_show_in_messages_about_keys(keys: EpochKeys) -> None:
+def test_the_repr_of_keys_hides_the_secrets(keys: EpochKeys) -> None:
     assert keys.server.secret.decode() not in repr(keys)

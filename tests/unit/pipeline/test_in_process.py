@@ -52,11 +52,11 @@ def test_results_come_in_order_with_the_busy_seconds_of_every_stage(start: Start
     driver.generate(PROMPTS, 5)
     assert [result.output.step for result in driver.results] == list(range(10))
     assert all(len(result.busy) == 3 for result in driver.results)
-    # Waiting for the stages before is not computing, however long it takes.
+    # The time that a stage waits for the stages before it does not count as computing.
     assert all(min(result.busy) >= 0.001 for result in driver.results)
 
 
-def test_the_stage_with_the_least_room_decides_the_blocks(start: Start) -> None:
+def test_the_stage_with_the_least_room_determines_the_number_of_blocks(start: Start) -> None:
     assert start(FakeStages(3, blocks=(30, 20, 40))).capacity.blocks == 20
 
 
@@ -83,11 +83,11 @@ def test_a_failing_stage_is_named_with_its_own_traceback(start: Start) -> None:
 def test_a_lost_step_is_an_error_and_not_a_wrong_result(start: Start) -> None:
     pipeline = start(FakeStages(1))
     pipeline.submit(row_step(1, [(0, 0, 1, True)], (start_of(0, 1, [5]),)))
-    with pytest.raises(PipelineError, match="step 1 came where 0 was due"):
+    with pytest.raises(PipelineError, match="received step 1, but step 0 is next"):
         pipeline.poll(10)
 
 
-def test_poll_returns_nothing_when_the_time_is_up(start: Start) -> None:
+def test_poll_returns_an_empty_list_after_the_timeout(start: Start) -> None:
     assert start(FakeStages(2)).poll(0.01) == []
 
 
@@ -117,7 +117,7 @@ def test_an_idle_pipeline_does_not_count_as_hung(start: Start) -> None:
     assert pipeline.poll(0.05) == []
 
 
-def test_close_ends_stages_in_the_middle_of_their_work(start: Start) -> None:
+def test_close_stops_stages_that_have_unfinished_steps(start: Start) -> None:
     pipeline = start(FakeStages(2, step_seconds=0.01))
     tokens = [5] * 20
     pipeline.submit(row_step(0, [(0, 0, 20, True)], (start_of(0, 1, tokens),)))

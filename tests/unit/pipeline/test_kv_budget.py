@@ -8,8 +8,7 @@ import torch
 from tdpipe.core.errors import SettingsError
 from tdpipe.core.settings import CacheSettings
 from tdpipe.pipeline import kv_budget
-from tdpipe.pipeline.host_memory import available_memory
-from tdpipe.pipeline.kv_budget import GPU_SHARE, HOST_SHARE, KVBudget
+from tdpipe.pipeline.kv_budget import GPU_SHARE, HOST_SHARE, KVBudget, available_memory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,16 +39,16 @@ def test_a_number_of_blocks_overrides_memory() -> None:
     assert blocks(CacheSettings(blocks=7, memory=1.0), GIB) == 7
 
 
-def test_memory_is_gibibytes_per_stage_however_many_share_the_host() -> None:
+def test_the_memory_setting_is_per_stage_even_if_stages_share_a_host() -> None:
     assert blocks(CacheSettings(memory=0.5), MIB, sharing=4) == 512
 
 
-def test_blocks_that_nothing_could_use_are_not_taken() -> None:
+def test_no_more_blocks_are_allocated_than_can_be_in_use() -> None:
     assert blocks(CacheSettings(memory=0.5), MIB, useful=100) == 100
 
 
 @pytest.mark.parametrize(("device", "share"), [(CPU, HOST_SHARE), (GPU, GPU_SHARE)])
-def test_stages_that_share_memory_together_take_a_part_of_what_is_free(
+def test_stages_that_share_memory_together_take_a_share_of_the_free_memory(
     device: torch.device, share: float
 ) -> None:
     room = (16 if device is CPU else 8) * 1024 * share
@@ -61,21 +60,21 @@ def test_stages_that_share_memory_together_take_a_part_of_what_is_free(
     ("device", "sharing", "memory", "count"),
     [(CPU, 1, "16", 16384), (CPU, 3, "5.33", 5461), (GPU, 1, "8", 8192), (GPU, 3, "2.66", 2730)],
 )
-def test_more_than_is_free_is_refused_with_the_most_that_fits(
+def test_a_request_for_more_than_is_free_is_rejected_with_the_maximum(
     device: torch.device, sharing: int, memory: str, count: int
 ) -> None:
-    def ask(settings: CacheSettings) -> int:
+    def allocate(settings: CacheSettings) -> int:
         return blocks(settings, MIB, device=device, sharing=sharing)
 
     with pytest.raises(SettingsError, match=rf"cache\.memory: .* at most {memory},"):
-        ask(CacheSettings(memory=100))
-    assert ask(CacheSettings(memory=float(memory))) > 0
+        allocate(CacheSettings(memory=100))
+    assert allocate(CacheSettings(memory=float(memory))) > 0
     with pytest.raises(SettingsError, match=rf"cache\.blocks: .* at most {count},"):
-        ask(CacheSettings(blocks=count + 1))
-    assert ask(CacheSettings(blocks=count)) == count
+        allocate(CacheSettings(blocks=count + 1))
+    assert allocate(CacheSettings(blocks=count)) == count
 
 
-def test_memory_that_is_not_free_is_fine_where_no_sequence_could_use_it() -> None:
+def test_memory_that_is_not_free_is_accepted_if_no_sequence_can_use_it() -> None:
     assert blocks(CacheSettings(memory=100), MIB, useful=200) == 200
 
 
@@ -83,7 +82,9 @@ def test_memory_that_is_not_free_is_fine_where_no_sequence_could_use_it() -> Non
     ("limit", "expected"),
     [("max", 8192 * 1024), ("4194304", 4194304 - 1048576 + 4096), ("1000", 0)],
 )
-def test_a_container_is_held_to_its_own_limit(tmp_path: Path, limit: str, expected: int) -> None:
+def test_the_limit_of_a_container_bounds_the_available_memory(
+    tmp_path: Path, limit: str, expected: int
+) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 16384 kB\nMemAvailable:    8192 kB\n")
     (tmp_path / "memory.max").write_text(f"{limit}\n")
     (tmp_path / "memory.current").write_text("1048576\n")
@@ -91,6 +92,6 @@ def test_a_container_is_held_to_its_own_limit(tmp_path: Path, limit: str, expect
     assert available_memory(tmp_path / "meminfo", tmp_path) == expected
 
 
-def test_a_host_without_control_groups_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_without_control_groups_the_host_bounds_the_available_memory(tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemAvailable:    8192 kB\n")
     assert available_memory(tmp_path / "meminfo", tmp_path / "none") == 8192 * 1024

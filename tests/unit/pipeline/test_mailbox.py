@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tdpipe.core.step import Step
 
 
-def test_a_stage_that_looked_ahead_still_hears_of_the_end() -> None:
+def test_receive_ends_even_if_receive_ready_took_the_closing_message() -> None:
     steps: Mailbox[Step] = Mailbox()
     control = MailboxControl(steps, lambda _: None)
     assert control.receive_ready() is None

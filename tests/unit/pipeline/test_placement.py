@@ -1,14 +1,15 @@
-"""What the controller makes of Ray's answers; Ray itself is played."""
+"""The choice of the device, and the placement of stages, with Ray's functions replaced by fakes."""
 
 from __future__ import annotations
 
 import pytest
 import ray
+import torch
 from ray.exceptions import GetTimeoutError
 
 from tdpipe.core.errors import PipelineError
 from tdpipe.pipeline import placement
-from tdpipe.pipeline.placement import Placement
+from tdpipe.pipeline.placement import DeviceName, Placement, choose_device
 
 CPUS, GPUS = {"CPU": 1.0}, {"GPU": 1.0}
 
@@ -20,7 +21,7 @@ class Group:
 
 @pytest.fixture(autouse=True)
 def one_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster of one node that gives every stage a place."""
+    """A cluster of one node that has resources for every stage."""
     table = {"bundles_to_node_id": {0: "node", 1: "node"}}
     monkeypatch.setattr(placement, "placement_group", lambda *_, **__: Group())
     monkeypatch.setattr(placement, "placement_group_table", lambda _: table)
@@ -32,7 +33,7 @@ def one_node(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The node has no place after all."""
+    """A cluster whose resources are all in use."""
 
     def time_out(*_: object, **__: object) -> None:
         raise GetTimeoutError
@@ -40,19 +41,49 @@ def full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "get", time_out)
 
 
-def test_stages_on_cpus_share_the_memory_of_their_node_and_each_has_its_own_gpu() -> None:
+def test_stages_on_cpus_share_the_memory_of_their_node_and_stages_on_gpus_do_not() -> None:
     assert Placement(2, CPUS, timeout=1).sharing() == [2, 2]
     assert Placement(2, GPUS, timeout=1).sharing() == [1, 1]
 
 
 @pytest.mark.usefixtures("full")
-def test_without_a_place_for_gpus_the_error_names_the_device_as_a_way_out() -> None:
+def test_without_free_gpus_the_error_suggests_the_cpu() -> None:
     with pytest.raises(PipelineError, match=r"1 GPU each.*set model\.device to cpu or raise"):
         Placement(2, GPUS, timeout=1)
 
 
 @pytest.mark.usefixtures("full")
-def test_without_a_place_for_cpus_the_device_is_no_way_out() -> None:
+def test_without_free_cpus_the_error_does_not_suggest_another_device() -> None:
     with pytest.raises(PipelineError, match="add nodes") as caught:
         Placement(2, CPUS, timeout=1)
     assert "model.device" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("built", "stages", "gpus", "device", "reason"),
+    [
+        (True, 2, 2, "cuda", "GPUs needed: 2, in the cluster: 2"),
+        (True, 2, 4, "cuda", "GPUs needed: 2, in the cluster: 4"),
+        (True, 1, 1, "cuda", "GPUs needed: 1, in the cluster: 1"),
+        (True, 2, 1, "cpu", "GPUs needed: 2, in the cluster: 1"),
+        (True, 2, 0, "cpu", "GPUs needed: 2, in the cluster: 0"),
+        (False, 2, 2, "cpu", "this torch is built without CUDA"),
+    ],
+)
+def test_auto_is_cuda_only_if_torch_has_cuda_and_every_stage_gets_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    built: bool,
+    stages: int,
+    gpus: int,
+    device: DeviceName,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
+    choice = choose_device("auto", stages, gpus)
+    assert (choice.device, choice.reason) == (device, reason)
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cpu", 4), ("cuda", 0)])
+def test_a_device_in_the_settings_is_used_as_it_is(device: DeviceName, gpus: int) -> None:
+    assert choose_device(device, 2, gpus).device == device

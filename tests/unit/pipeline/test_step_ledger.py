@@ -13,7 +13,7 @@ def report(step: int, stage: int, *, last: bool = False) -> StageReport:
     return StageReport(step, stage, busy=step + stage / 10, output=output)
 
 
-def test_a_step_is_complete_when_every_stage_reported_it() -> None:
+def test_a_step_is_complete_when_every_stage_has_reported_it() -> None:
     ledger = StepLedger(2)
     ledger.submit(0, now=0.0)
     ledger.record(report(0, 1, last=True))
@@ -25,7 +25,7 @@ def test_a_step_is_complete_when_every_stage_reported_it() -> None:
     assert ledger.in_flight == 0
 
 
-def test_steps_come_out_in_the_order_of_issue() -> None:
+def test_results_come_in_the_order_of_submission() -> None:
     ledger = StepLedger(1)
     for step in (0, 1, 2):
         ledger.submit(step, now=0.0)
@@ -36,7 +36,7 @@ def test_steps_come_out_in_the_order_of_issue() -> None:
 
 
 @pytest.mark.parametrize("unexpected", [report(7, 0), report(0, 0), report(0, 2)])
-def test_a_report_that_nobody_waits_for_is_an_error(unexpected: StageReport) -> None:
+def test_an_unexpected_report_is_an_error(unexpected: StageReport) -> None:
     ledger = StepLedger(2)
     ledger.submit(0, now=0.0)
     ledger.record(report(0, 0))
@@ -44,7 +44,7 @@ def test_a_report_that_nobody_waits_for_is_an_error(unexpected: StageReport) -> 
         ledger.record(unexpected)
 
 
-def test_waiting_counts_from_the_last_result_or_from_the_issue_that_ended_idleness() -> None:
+def test_waiting_starts_with_the_last_result_or_with_the_first_submission_after_idleness() -> None:
     ledger = StepLedger(1)
     assert ledger.waiting_since() is None
     ledger.submit(0, now=5.0)
@@ -58,8 +58,8 @@ def test_waiting_counts_from_the_last_result_or_from_the_issue_that_ended_idlene
     assert ledger.waiting_since() is None
 
 
-def test_an_overdue_step_is_named_with_the_stages_that_owe_a_report() -> None:
+def test_an_overdue_step_is_named_with_the_stages_that_have_not_reported() -> None:
     ledger = StepLedger(3)
     ledger.submit(4, now=0.0)
     ledger.record(report(4, 1))
-    assert ledger.overdue() == "step 4 has no report of stage 0, 2"
+    assert ledger.describe_overdue() == "step 4 has no report of stage 0, 2"

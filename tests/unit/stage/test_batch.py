@@ -19,13 +19,13 @@ ROW = st.tuples(st.integers(0, CONTEXT - 1), st.integers(1, 9), st.booleans())
     st.permutations(range(SLOTS * CONTEXT // SIZE)),
 )
 @settings(deadline=None)
-def test_a_batch_is_what_its_rows_say_token_by_token(
+def test_a_batch_has_every_token_of_its_rows(
     shapes: list[tuple[int, int, bool]], slots: list[int], blocks: list[int]
 ) -> None:
     table = SlotTable(slots=SLOTS, max_context=CONTEXT, blocks=len(blocks), block_size=SIZE)
     tokens = TokenTable(slots=SLOTS, max_context=CONTEXT, vocab_size=1000)
     ids = {slot: [slot * 100 + position for position in range(CONTEXT)] for slot in slots}
-    of_slot = {slot: blocks[slot * 6 : slot * 6 + 6] for slot in slots}
+    blocks_of = {slot: blocks[slot * 6 : slot * 6 + 6] for slot in slots}
     rows = [
         (slot, first, min(count, CONTEXT - first), sample)
         for slot, (first, count, sample) in zip(slots, shapes, strict=False)
@@ -34,7 +34,7 @@ def test_a_batch_is_what_its_rows_say_token_by_token(
         0,
         rows,
         tuple(start_of(slot, slot, ids[slot]) for slot in slots),
-        [(slot, block) for slot in slots for block in of_slot[slot]],
+        [(slot, block) for slot in slots for block in blocks_of[slot]],
     )
     table.apply(step)
     tokens.apply(step)
@@ -46,14 +46,14 @@ def test_a_batch_is_what_its_rows_say_token_by_token(
     assert batch.token_ids is not None
     assert batch.token_ids.tolist() == [ids[slot][position] for slot, position in expected]
     assert layout.slot_mapping.tolist() == [
-        of_slot[slot][position // SIZE] * SIZE + position % SIZE for slot, position in expected
+        blocks_of[slot][position // SIZE] * SIZE + position % SIZE for slot, position in expected
     ]
     ends = np.cumsum([count for _, _, count, _ in rows]).tolist()
     assert layout.query_start.tolist() == [0, *ends]
     assert layout.context_len.tolist() == [first + count for _, first, count, _ in rows]
     for row, (slot, first, count, _) in enumerate(rows):
         need = -(-(first + count) // SIZE)
-        assert layout.block_tables[row, :need].tolist() == of_slot[slot][:need]
+        assert layout.block_tables[row, :need].tolist() == blocks_of[slot][:need]
     assert (layout.rows, layout.tokens) == (len(rows), len(expected))
     assert layout.max_query == max(count for _, _, count, _ in rows)
     assert layout.max_context == max(first + count for _, first, count, _ in rows)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,34 +49,34 @@ def run(executors: list[StageExecutor], step: Step) -> tuple[list[int], TokenFee
     return output.tokens.tolist(), found
 
 
-def test_the_first_stage_wants_a_token_until_it_has_come_back(path: Path) -> None:
+def test_the_first_stage_lacks_a_token_until_it_has_come_back(path: Path) -> None:
     stages = make_executors(path, 2)
     _, sampled = run(stages, prefill())
     ahead = row_step(1, [(1, 3, 1, True)], blocks=[])
-    assert stages[0].wants_tokens(ahead)
+    assert stages[0].lacks_tokens(ahead)
     with pytest.raises(PipelineError, match="step 1 computes tokens that have not been sampled"):
         stages[0].forward(ahead, None)
-    stages[0].learn(sampled)
-    assert not stages[0].wants_tokens(ahead)
+    stages[0].store_tokens(sampled)
+    assert not stages[0].lacks_tokens(ahead)
 
 
-def test_late_tokens_of_a_slots_earlier_tenant_are_ignored(path: Path) -> None:
+def test_late_tokens_of_a_slots_earlier_sequence_are_ignored(path: Path) -> None:
     first, _ = make_executors(path, 2)
     first.apply(prefill(sequence=4))
     first.apply(prefill(number=1, sequence=5))
     ahead = row_step(2, [(1, 3, 1, True)])
-    first.learn(feedback(sequence=4, position=3))
-    assert first.wants_tokens(ahead)
-    first.learn(feedback(sequence=5, position=3))
-    assert not first.wants_tokens(ahead)
+    first.store_tokens(feedback(sequence=4, position=3))
+    assert first.lacks_tokens(ahead)
+    first.store_tokens(feedback(sequence=5, position=3))
+    assert not first.lacks_tokens(ahead)
 
 
-def test_learning_a_token_twice_stores_it_once(path: Path) -> None:
+def test_a_token_that_comes_twice_is_stored_once(path: Path) -> None:
     (only,) = make_executors(path, 1)
     _, sampled = run([only], prefill())
-    only.learn(sampled)
-    assert only.wants_tokens(row_step(1, [(1, 4, 1, True)]))
-    assert not only.wants_tokens(row_step(1, [(1, 3, 1, True)]))
+    only.store_tokens(sampled)
+    assert only.lacks_tokens(row_step(1, [(1, 4, 1, True)]))
+    assert not only.lacks_tokens(row_step(1, [(1, 3, 1, True)]))
 
 
 def test_a_sampled_token_takes_the_position_after_its_row(path: Path) -> None:
@@ -100,7 +101,7 @@ def test_a_step_without_blocks_is_refused_by_its_number(path: Path) -> None:
         only.forward(step, None)
 
 
-def test_a_gpu_waits_for_its_own_stream_and_not_for_what_is_still_being_sent(
+def test_a_gpu_waits_for_its_own_stream_and_not_for_activations_that_are_still_being_sent(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stream:
@@ -122,3 +123,16 @@ def test_a_gpu_waits_for_its_own_stream_and_not_for_what_is_still_being_sent(
     only._model = OnGpu()  # type: ignore[assignment]
     only.synchronise()
     assert waited == [True]
+
+
+def test_waiting_for_activations_is_not_computing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, last = make_executors(path, 2)
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(last, "_wait", lambda: now.__setitem__(0, now[0] + 5.0))
+    last.apply(prefill())
+    last.forward(prefill(), torch.zeros(3, 64))
+    assert now == [5.0]
+    assert last.synchronise() == 5.0

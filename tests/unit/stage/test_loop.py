@@ -8,7 +8,7 @@ import torch
 
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StepOutput, TokenFeedback
-from tdpipe.stage.loop import LOOK_AHEAD, StageLoop
+from tdpipe.stage.loop import MAX_PENDING_STEPS, StageLoop
 from tests.support.step_driver import row_step, start_of
 
 if TYPE_CHECKING:
@@ -18,27 +18,27 @@ Log = list[tuple[object, ...]]
 
 
 class Script:
-    """An executor that writes down what the loop does."""
+    """An executor that records what the loop does."""
 
     def __init__(self, steps: list[Step]) -> None:
         self.log: Log = []
         self.reports: list[StageReport] = []
         self._steps = list(steps)
-        self._wants = 0
+        self._missing_tokens = 0
 
-    def wants(self, count: int) -> Script:
-        self._wants = count
+    def lacking(self, tokens: int) -> Script:
+        self._missing_tokens = tokens
         return self
 
     def apply(self, step: Step) -> None:
         self.log.append(("apply", step.id))
 
-    def wants_tokens(self, step: Step) -> bool:  # noqa: ARG002
-        return self._wants > 0
+    def lacks_tokens(self, _step: Step) -> bool:
+        return self._missing_tokens > 0
 
-    def learn(self, feedback: TokenFeedback) -> None:
-        self._wants -= 1
-        self.log.append(("learn", feedback.step))
+    def store_tokens(self, feedback: TokenFeedback) -> None:
+        self._missing_tokens -= 1
+        self.log.append(("store", feedback.step))
 
     def forward(self, step: Step, hidden: torch.Tensor | None) -> torch.Tensor:
         self.log.append(("forward", step.id, None if hidden is None else hidden.shape[0]))
@@ -48,11 +48,9 @@ class Script:
         self.log.append(("sample", step.id, hidden.shape[0]))
         return StepOutput(step.id, np.asarray([9], np.int32)), feedback_of(step.id)
 
-    def synchronise(self) -> None:
+    def synchronise(self) -> float:
         self.log.append(("synchronise",))
-
-    def busy(self, measured: float) -> float:
-        return measured + 1_000.0
+        return 0.25
 
     def receive_step(self) -> Step | None:
         return self._steps.pop(0) if self._steps else None
@@ -64,7 +62,7 @@ class Control:
         self._ready = ready
 
     def receive(self) -> Step | None:
-        self._script.log.append(("take",))
+        self._script.log.append(("receive step",))
         return self._script.receive_step()
 
     def receive_ready(self) -> Step | None:
@@ -130,9 +128,9 @@ def run(
     feedback: Feedback | None = None,
     ready: int = 0,
 ) -> Log:
-    """What the loop does but for taking steps and synchronising; `ready` steps can be had early."""
+    """Return what the loop does except receiving steps and synchronising; `ready` steps have arrived early."""
     log = full_log(script, stage, up=up, down=down, feedback=feedback, ready=ready)
-    return [entry for entry in log if entry not in (("take",), ("synchronise",))]
+    return [entry for entry in log if entry not in (("receive step",), ("synchronise",))]
 
 
 def full_log(
@@ -183,46 +181,46 @@ def test_the_last_stage_sends_its_tokens_to_stage_0_before_it_reports() -> None:
     assert report.output.tokens.tolist() == [9]
 
 
-def test_a_single_stage_learns_its_own_tokens() -> None:
+def test_a_single_stage_stores_its_own_tokens() -> None:
     log = run(Script([prefill(0)]), 0, up=False, down=False)
     assert log == [
         ("apply", 0),
         ("forward", 0, None),
         ("sample", 0, 3),
-        ("learn", 0),
+        ("store", 0),
         ("report", 0, 0),
     ]
 
 
-def test_feedback_that_is_there_is_taken_without_waiting() -> None:
+def test_feedback_that_has_arrived_is_stored_without_waiting() -> None:
     script = Script([prefill(0)])
     feedback = Feedback(script, [feedback_of(10), feedback_of(11)], ready=2)
     log = run(script, 0, up=False, down=True, feedback=feedback)
-    assert log[:4] == [("apply", 0), ("learn", 10), ("learn", 11), ("forward", 0, None)]
+    assert log[:4] == [("apply", 0), ("store", 10), ("store", 11), ("forward", 0, None)]
 
 
-def test_stage_0_waits_for_just_the_tokens_that_the_step_wants() -> None:
-    script = Script([prefill(0)]).wants(3)
+def test_stage_0_waits_only_for_the_tokens_that_the_step_needs() -> None:
+    script = Script([prefill(0)]).lacking(tokens=3)
     messages = [feedback_of(number) for number in range(5)]
     log = run(script, 0, up=False, down=True, feedback=Feedback(script, messages, ready=1))
     assert log[1:7] == [
-        ("learn", 0),
+        ("store", 0),
         ("wait",),
-        ("learn", 1),
+        ("store", 1),
         ("wait",),
-        ("learn", 2),
+        ("store", 2),
         ("forward", 0, None),
     ]
 
 
 def test_a_gap_in_the_steps_stops_the_loop() -> None:
-    with pytest.raises(PipelineError, match="step 2 came where 1 was due"):
+    with pytest.raises(PipelineError, match="received step 2, but step 1 is next"):
         run(Script([prefill(0), prefill(2)]), 1, up=True, down=True)
 
 
-def test_an_error_of_the_executor_leaves_the_loop_unreported() -> None:
+def test_an_error_of_the_executor_ends_the_loop_without_a_report() -> None:
     class Broken(Script):
-        def forward(self, step: Step, hidden: torch.Tensor | None) -> torch.Tensor:  # noqa: ARG002
+        def forward(self, _step: Step, _hidden: torch.Tensor | None) -> torch.Tensor:
             raise ArithmeticError
 
     script = Broken([prefill(0)])
@@ -233,11 +231,10 @@ def test_an_error_of_the_executor_leaves_the_loop_unreported() -> None:
 
 def test_a_step_is_passed_on_only_when_it_is_computed() -> None:
     log = full_log(Script([prefill(0)]), 1, up=True, down=True)
-    assert log[:8] == [
-        ("take",),
+    assert log[:7] == [
+        ("receive step",),
         ("apply", 0),
         ("receive", 3),
-        ("synchronise",),
         ("forward", 0, 3),
         ("synchronise",),
         ("send", 3),
@@ -245,36 +242,36 @@ def test_a_step_is_passed_on_only_when_it_is_computed() -> None:
     ]
 
 
-def test_the_executor_has_the_last_word_on_what_counts_as_busy() -> None:
+def test_a_report_has_the_seconds_that_the_executor_gives() -> None:
     for up, down in ((True, True), (True, False)):
         script = Script([prefill(0)])
         run(script, 1, up=up, down=down)
-        assert [report.busy >= 1_000.0 for report in script.reports] == [True]
+        assert [report.busy for report in script.reports] == [0.25]
 
 
-def test_the_next_steps_are_taken_in_while_one_computes() -> None:
+def test_the_next_steps_are_received_while_one_computes() -> None:
     script = Script([prefill(number, tokens) for number, tokens in enumerate((2, 5, 7, 9))])
     log = full_log(script, 1, up=True, down=True, ready=2)
     computing = log.index(("forward", 0, 2))
     assert log[computing + 1 : computing + 4] == [("expect", 5), ("expect", 7), ("synchronise",)]
     assert [entry[1] for entry in log if entry[0] == "forward"] == [0, 1, 2, 3]
-    assert [entry for entry in log if entry[0] in ("take", "receive")] == [
-        ("take",),
+    assert [entry for entry in log if entry[0] in ("receive step", "receive")] == [
+        ("receive step",),
         ("receive", 2),
         ("receive", 5),
         ("receive", 7),
-        ("take",),
+        ("receive step",),
         ("receive", 9),
-        ("take",),
+        ("receive step",),
     ]
 
 
-def test_no_more_steps_are_taken_in_early_than_have_room() -> None:
+def test_no_more_steps_are_received_early_than_may_be_pending() -> None:
     script = Script([prefill(number) for number in range(9)])
     log = run(script, 1, up=True, down=True, ready=9)
-    assert log[: log.index(("send", 3))].count(("expect", 3)) == LOOK_AHEAD
+    assert log[: log.index(("send", 3))].count(("expect", 3)) == MAX_PENDING_STEPS
 
 
 def test_an_early_step_out_of_order_stops_the_loop() -> None:
-    with pytest.raises(PipelineError, match="step 2 came where 1 was due"):
+    with pytest.raises(PipelineError, match="received step 2, but step 1 is next"):
         run(Script([prefill(0), prefill(2)]), 1, up=True, down=True, ready=1)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +18,7 @@ def make_table() -> SlotTable:
 
 
 def first_step() -> Step:
-    """Starts of five tokens in slot 2 and of two in slot 0."""
+    """Return a step that starts a sequence of five tokens in slot 2 and one of two tokens in slot 0."""
     return row_step(
         0,
         [(2, 0, 5, True), (0, 0, 2, True)],
@@ -35,7 +34,7 @@ def begin(table: SlotTable) -> None:
     table.advance(step)
 
 
-def test_blocks_of_one_slot_keep_the_order_they_were_named_in() -> None:
+def test_blocks_of_one_slot_keep_the_order_of_the_step() -> None:
     table = make_table()
     begin(table)
     assert table.block_tables[2, :2].tolist() == [7, 1]
@@ -45,7 +44,7 @@ def test_blocks_of_one_slot_keep_the_order_they_were_named_in() -> None:
     assert table.block_counts.tolist() == [2, 0, 4, 0]
 
 
-def test_a_start_forgets_what_the_slot_held() -> None:
+def test_a_start_clears_what_the_slot_held() -> None:
     table = make_table()
     begin(table)
     step = row_step(1, [(2, 0, 1, False)], (start_of(2, 10, [1]),), [(2, 0)])
@@ -70,7 +69,7 @@ IMPOSSIBLE_ROWS: list[tuple[list[tuple[int, int, int, bool]], str]] = [
 
 
 @pytest.mark.parametrize(("rows", "problem"), IMPOSSIBLE_ROWS)
-def test_rows_that_would_touch_other_kv_are_refused_by_name(
+def test_rows_that_would_access_the_kv_of_others_are_refused_by_name(
     rows: list[tuple[int, int, int, bool]], problem: str
 ) -> None:
     table = make_table()
@@ -115,16 +114,11 @@ def test_impossible_starts_are_refused() -> None:
 
 def test_steps_may_come_as_read_only_arrays() -> None:
     step = first_step()
-    frozen = replace(
-        step,
-        **{
-            name: np.frombuffer(getattr(step, name).tobytes(), np.int32)
-            for name in ("slots", "first", "counts", "block_slots", "blocks")
-        },
-    )
+    for array in (step.slots, step.first, step.counts, step.block_slots, step.blocks):
+        array.flags.writeable = False
     table = make_table()
-    table.apply(frozen)
-    table.check_rows(frozen)
+    table.apply(step)
+    table.check_rows(step)
 
 
 def ints(*values: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
@@ -137,28 +131,28 @@ def make_tokens() -> TokenTable:
     return tokens
 
 
-def test_tokens_are_stored_once_and_in_their_place() -> None:
+def test_tokens_are_stored_once_and_at_their_positions() -> None:
     tokens = make_tokens()
     for _ in range(2):
         tokens.extend(ints(0, 2), ints(2, 4), ints(9, 9))
-    assert tokens.known.tolist() == [3, 0, 5, 0]
+    assert tokens.token_counts.tolist() == [3, 0, 5, 0]
     assert tokens.tokens[0, :3].tolist() == [6, 7, 9]
     assert tokens.tokens[2, :5].tolist() == [1, 2, 3, 4, 5]
 
 
-def test_a_token_sampled_at_the_end_of_the_context_has_its_place() -> None:
+def test_a_token_sampled_at_the_end_of_the_context_is_stored() -> None:
     tokens = TokenTable(slots=1, max_context=2, vocab_size=10)
     tokens.apply(row_step(0, [(0, 0, 2, True)], (start_of(0, 0, [4, 5]),)))
     tokens.extend(ints(0), ints(2), ints(6))
     assert tokens.tokens.tolist() == [[4, 5, 6]]
 
 
-def test_a_row_lacks_tokens_until_the_last_of_them_is_known() -> None:
+def test_a_row_lacks_tokens_until_the_last_of_them_is_stored() -> None:
     tokens = make_tokens()
     ahead = row_step(1, [(2, 4, 1, True), (0, 2, 1, True)])
-    assert tokens.lacks(ahead)
+    assert tokens.lacks_tokens(ahead)
     tokens.extend(ints(0), ints(2), ints(9))
-    assert not tokens.lacks(ahead)
+    assert not tokens.lacks_tokens(ahead)
 
 
 @pytest.mark.parametrize("token", [-1, 10])

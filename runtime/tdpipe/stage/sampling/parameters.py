@@ -1,4 +1,4 @@
-"""Sampling parameters of each slot's request, as arrays, to be looked up for a batch at once."""
+"""The sampling parameters of each slot's request, as arrays, so that a batch's are looked up at once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ if TYPE_CHECKING:
     from tdpipe.core.sampling import SamplingParams
 
 NO_LOGPROBS = -1
-_WORD = 2**64
+"""Value of `ParameterTable.logprobs` for a request that asks for no log-probabilities."""
+_SEED_RANGE = 2**64
 
 
 class ParameterTable:
-    """One entry per slot; the names are those of `SamplingParams`."""
+    """Sampling parameters with one entry per slot. The names are those of `SamplingParams`.
+
+    Args:
+        slots: number of slots.
+    """
 
     def __init__(self, slots: int) -> None:
         self.temperature = np.zeros(slots)
@@ -30,11 +35,12 @@ class ParameterTable:
         self.logprobs = np.full(slots, NO_LOGPROBS, np.int32)
         self.logit_bias: list[tuple[tuple[int, float], ...]] = [()] * slots
         self.penalised: NDArray[np.bool_] = np.zeros(slots, np.bool_)
-        """Whether any penalty is on."""
+        """[slots] whether any penalty applies."""
         self.biased: NDArray[np.bool_] = np.zeros(slots, np.bool_)
+        """[slots] whether `logit_bias` has an entry."""
 
     def store(self, slot: int, params: SamplingParams) -> None:
-        """Take over a request's parameters."""
+        """Store the parameters of a slot's new request."""
         self.temperature[slot] = params.temperature
         self.top_k[slot] = params.top_k
         self.top_p[slot] = params.top_p
@@ -42,7 +48,7 @@ class ParameterTable:
         self.repetition_penalty[slot] = params.repetition_penalty
         self.presence_penalty[slot] = params.presence_penalty
         self.frequency_penalty[slot] = params.frequency_penalty
-        self.seed[slot] = params.seed % _WORD
+        self.seed[slot] = params.seed % _SEED_RANGE
         self.logprobs[slot] = NO_LOGPROBS if params.logprobs is None else params.logprobs
         self.logit_bias[slot] = params.logit_bias
         self.biased[slot] = bool(params.logit_bias)

@@ -1,7 +1,7 @@
-"""Penalties for tokens that a sequence has already.
+"""Penalties for tokens that a sequence already has.
 
-They are rebuilt from the sequence's token ids at each draw instead of being kept as counts, so a
-preempted sequence that comes back in another slot is penalised as if it had never left.
+They are computed from the sequence's token ids at each draw instead of from counts that are kept, so a preempted
+sequence that resumes in another slot is penalised as if it had never left.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Penalties:
-    """[K] values of K rows, as in `SamplingParams`."""
+    """The penalties of K rows, each as [K] float64. Their meaning is that of `SamplingParams`."""
 
     repetition: FloatArray
     presence: FloatArray
@@ -36,18 +36,18 @@ def apply_penalties(
     prompt_lengths: Sequence[int],
     penalties: Penalties,
 ) -> None:
-    """Change `logits` [any, V] of `rows` in place.
+    """Apply the penalties of `rows` to `logits` in place.
 
-    A token of prompt or output has its logit divided by the repetition penalty if positive and
-    multiplied by it if negative (Keskar et al., CTRL, 2019). Then a token of the output loses the
-    frequency penalty for each time it is there and the presence penalty once.
+    The logit of a token that is in the prompt or the output is divided by the repetition penalty if it is positive and
+    multiplied by it if it is negative (Keskar et al., CTRL, 2019). Then a token of the output loses the frequency
+    penalty once per occurrence and the presence penalty once.
 
     Args:
-        logits: of the whole batch.
-        rows: K rows to penalise.
-        histories: token ids of prompt and output of each.
-        prompt_lengths: how many of these are the prompt.
-        penalties: of each.
+        logits: [batch, V] logits of the whole batch.
+        rows: the K rows to penalise.
+        histories: token ids of each row's prompt and output.
+        prompt_lengths: number of each row's tokens that are the prompt.
+        penalties: penalties of each row.
     """
     size = logits.shape[-1]
     keys = np.concatenate(
@@ -59,7 +59,7 @@ def apply_penalties(
             for tokens, length in zip(histories, prompt_lengths, strict=True)
         ]
     )
-    # Few of the vocabulary's tokens are in a sequence; only these are touched.
+    # A sequence has few of the vocabulary's tokens, so only their logits are read and written.
     found, place = np.unique(keys, return_inverse=True)
     counts = np.bincount(place, weights=generated)
     index, token = np.divmod(found, size)

@@ -1,7 +1,8 @@
-"""From logits to tokens.
+"""The sampler, which turns logits into tokens and their log-probabilities.
 
-The order is vLLM's: bias, penalties, then temperature, then transformers' order of filters (top-k,
-top-p, min-p), then the draw. Rows that need none of it cost one argmax.
+The order is that of vLLM: bias, penalties, temperature, filters (top-k, top-p, min-p, as in transformers), draw. Rows
+that need none of these cost one argmax. Log-probabilities are those of the model's own distribution, before all of
+these, as vLLM returns them by default (`raw_logprobs`), because a client that scores text asks what the model predicts.
 """
 
 from __future__ import annotations
@@ -10,22 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tdpipe.stage.sampling.draw import draw_tokens, uniforms
+from tdpipe.core.sampling import TokenLogprobs
+from tdpipe.stage.sampling.draw import draw_tokens, uniform_numbers
 from tdpipe.stage.sampling.filters import (
     drop_below,
     min_p_threshold,
     top_k_threshold,
     top_p_threshold,
 )
-from tdpipe.stage.sampling.logprobs import token_logprobs
 from tdpipe.stage.sampling.parameters import NO_LOGPROBS, ParameterTable
 from tdpipe.stage.sampling.penalties import Penalties, apply_penalties
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from torch import Tensor
 
-    from tdpipe.core.sampling import SamplingParams, TokenLogprobs
+    from tdpipe.core.sampling import SamplingParams
     from tdpipe.core.step import IntArray
     from tdpipe.stage.slots import TokenTable
 
@@ -34,11 +37,11 @@ _FILTERS = (
     ("top_p", 1, top_p_threshold),
     ("min_p", 0, min_p_threshold),
 )
-"""Parameter, its value that keeps all, and the least logit that other values keep."""
+"""Name of each filter's parameter, its value that keeps every token, and the function that gives the threshold."""
 
 
 class Sampler:
-    """Draws each slot's next token.
+    """Draws the next token of each slot's sequence.
 
     Args:
         slots: number of slots.
@@ -48,7 +51,7 @@ class Sampler:
         self._parameters = ParameterTable(slots)
 
     def start(self, slot: int, params: SamplingParams) -> None:
-        """A slot's new request is sampled so."""
+        """Store the sampling parameters of a slot's new request."""
         self._parameters.store(slot, params)
 
     def sample(
@@ -57,33 +60,34 @@ class Sampler:
         """Draw one token per row.
 
         Args:
-            logits: [K, V] float32; overwritten.
+            logits: [K, V] float32, overwritten.
             slots: [K] slot of each row.
-            positions: [K] that each token will have in its sequence.
-            history: token ids of the slots' sequences up to there.
+            positions: [K] position that each token will have in its sequence.
+            history: token ids of the slots' sequences up to these positions.
 
         Returns:
-            [K] tokens, and log-probabilities for those rows that ask for them, () if none does.
+            [K] int32 tokens, and the log-probabilities of the rows whose requests ask for them: one entry per row,
+            or an empty tuple if no request does.
         """
         parameters = self._parameters
-        wants = (parameters.logprobs[slots] != NO_LOGPROBS).nonzero()[0]
-        raw = logits[_index(wants, logits)].log_softmax(-1) if len(wants) else None
+        scored = (parameters.logprobs[slots] != NO_LOGPROBS).nonzero()[0]
+        raw = logits[_index(scored, logits)].log_softmax(-1) if len(scored) else None
 
         self._bias(logits, slots)
         self._penalise(logits, slots, positions, history)
         chosen = logits.argmax(-1)
-        warm = (parameters.temperature[slots] > 0).nonzero()[0]
-        if len(warm):
-            rows = _index(warm, logits)
-            chosen[rows] = self._draw(logits[rows], slots[warm], positions[warm])
+        drawn = (parameters.temperature[slots] > 0).nonzero()[0]
+        if len(drawn):
+            rows = _index(drawn, logits)
+            chosen[rows] = self._draw(logits[rows], slots[drawn], positions[drawn])
 
         tokens = chosen.to(torch.int32).cpu().numpy()
         if raw is None:
             return tokens, ()
         found: list[TokenLogprobs | None] = [None] * len(slots)
-        tops = parameters.logprobs[slots[wants]].tolist()
-        asked = token_logprobs(raw, chosen[_index(wants, logits)], tops)
-        for row, logprobs in zip(wants.tolist(), asked, strict=True):
+        tops = parameters.logprobs[slots[scored]].tolist()
+        scores = _token_logprobs(raw, chosen[_index(scored, logits)], tops)
+        for row, logprobs in zip(scored.tolist(), scores, strict=True):
             found[row] = logprobs
         return tokens, tuple(found)
 
@@ -119,8 +123,8 @@ class Sampler:
 
     def _draw(self, logits: Tensor, slots: IntArray, positions: IntArray) -> Tensor:
         parameters = self._parameters
-        # With the likeliest at 0, a temperature near 0 sends the others to -inf instead of all of
-        # them to inf.
+        # With the largest logit at 0, a temperature near 0 sends the others to -inf. Otherwise it would
+        # send all positive ones to inf.
         logits = logits - logits.amax(-1, keepdim=True)
         temperature = torch.from_numpy(parameters.temperature[slots]).to(logits)
         logits /= temperature.clamp_(min=torch.finfo(logits.dtype).tiny).unsqueeze(-1)
@@ -130,11 +134,29 @@ class Sampler:
             if len(on):
                 rows = _index(on, logits)
                 part = logits[rows]
-                wanted = torch.from_numpy(values[on]).to(logits.device)
-                logits[rows] = drop_below(part, threshold(part, wanted))
-        numbers = uniforms(parameters.seed[slots], positions)
+                bounds = torch.from_numpy(values[on]).to(logits.device)
+                logits[rows] = drop_below(part, threshold(part, bounds))
+        numbers = uniform_numbers(parameters.seed[slots], positions)
         return draw_tokens(logits, torch.from_numpy(numbers).to(logits.device))
 
 
 def _index(rows: np.ndarray[Any, np.dtype[np.intp]], like: Tensor) -> Tensor:
     return torch.from_numpy(rows).to(like.device)
+
+
+def _token_logprobs(logprobs: Tensor, tokens: Tensor, tops: Sequence[int]) -> list[TokenLogprobs]:
+    """Return what clients get for each of K rows.
+
+    Args:
+        logprobs: [K, V] log-softmax of the logits.
+        tokens: [K] int64 sampled tokens.
+        tops: number of likeliest tokens that each row returns, at least 0.
+    """
+    sampled = logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).tolist()
+    width = min(max(tops), logprobs.shape[-1])
+    best = logprobs.topk(width)
+    values, ids = best.values.tolist(), best.indices.tolist()
+    return [
+        TokenLogprobs(logprob, tuple(row_ids[:top]), tuple(row_values[:top]))
+        for logprob, row_ids, row_values, top in zip(sampled, ids, values, tops, strict=True)
+    ]

@@ -40,7 +40,7 @@ def test_a_row_is_the_same_bits_alone_and_in_any_batch(
     cpu_attention: CpuAttention, window: int | None, softcap: float | None, dtype: torch.dtype
 ) -> None:
     batch = make_batch(_MIXED, _HEADS, dtype=dtype)
-    together = attend(cpu_attention, batch.fresh_cache(), window, softcap)
+    together = attend(cpu_attention, batch.with_copied_cache(), window, softcap)
     starts = batch.layout.query_start.tolist()
     for row in range(len(_MIXED)):
         alone = attend(cpu_attention, row_alone(batch, row), window, softcap)
@@ -50,14 +50,14 @@ def test_a_row_is_the_same_bits_alone_and_in_any_batch(
 @pytest.mark.parametrize("rows", [_MIXED, [Row(1, 200)], [Row(300, 300)]])
 def test_threads_do_not_change_a_bit(cpu_attention: CpuAttention, rows: list[Row]) -> None:
     batch = make_batch(rows, _HEADS)
-    single = attend(cpu_attention, batch.fresh_cache())
+    single = attend(cpu_attention, batch.with_copied_cache())
     torch.set_num_threads(2)
     assert torch.equal(attend(cpu_attention, batch), single)
 
 
 def test_only_the_mapped_slots_are_written(backend: AttentionBackend) -> None:
     batch = make_batch(_MIXED, _HEADS, block_size=4)
-    before = batch.fresh_cache()
+    before = batch.with_copied_cache()
     attend(backend, batch)
     slots = batch.layout.slot_mapping
     for cache, old, new in (
@@ -71,7 +71,7 @@ def test_only_the_mapped_slots_are_written(backend: AttentionBackend) -> None:
 
 def test_views_of_any_strides_are_attended(backend: AttentionBackend) -> None:
     batch = make_batch(_MIXED, _HEADS)
-    expected = attend(backend, batch.fresh_cache())
+    expected = attend(backend, batch.with_copied_cache())
     tokens = batch.query.shape[0]
     heads_first = batch.query.transpose(0, 1).contiguous().transpose(0, 1)
     fused = torch.cat([batch.key, torch.zeros(tokens, 3, 32), batch.value], dim=1)
@@ -88,7 +88,7 @@ def test_views_of_any_strides_are_attended(backend: AttentionBackend) -> None:
 
 def test_keys_before_the_window_are_not_read(backend: AttentionBackend) -> None:
     batch = make_batch([Row(1, 200), Row(30, 200)], _HEADS, block_size=8)
-    expected = attend(backend, batch.fresh_cache(), window=20)
+    expected = attend(backend, batch.with_copied_cache(), window=20)
     for row, first in ((0, 180), (1, 151)):
         table = batch.layout.block_tables[row]
         for cache in (batch.kv.keys, batch.kv.values):
@@ -100,7 +100,7 @@ def test_keys_before_the_window_are_not_read(backend: AttentionBackend) -> None:
 
 def test_fixed_capacity_buffers_may_be_longer_than_the_batch(backend: AttentionBackend) -> None:
     batch = make_batch(_MIXED, _HEADS)
-    expected = attend(backend, batch.fresh_cache())
+    expected = attend(backend, batch.with_copied_cache())
     layout = replace(
         batch.layout,
         query_start=torch.cat([batch.layout.query_start, torch.tensor([-7, 10**9]).int()]),
@@ -122,7 +122,7 @@ def test_what_the_kernel_does_not_serve_goes_to_sdpa(
     cpu_attention: CpuAttention, dtype: torch.dtype, dim: int
 ) -> None:
     batch = make_batch(_MIXED, Heads(4, 2, dim), dtype=dtype)
-    expected = attend(SdpaAttention(), batch.fresh_cache())
+    expected = attend(SdpaAttention(), batch.with_copied_cache())
     assert torch.equal(attend(cpu_attention, batch), expected)
 
 

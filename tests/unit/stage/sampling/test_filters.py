@@ -26,7 +26,7 @@ FILTERS: dict[str, tuple[Callable[..., torch.Tensor], Callable[..., object], lis
 @pytest.mark.parametrize("name", FILTERS)
 @pytest.mark.parametrize("spread", [0.1, 1.0, 6.0])
 @pytest.mark.parametrize("vocabulary", [40, 3000])
-def test_what_is_left_is_what_transformers_leaves(
+def test_the_tokens_that_are_kept_are_those_of_transformers(
     name: str, spread: float, vocabulary: int
 ) -> None:
     threshold, warper, values = FILTERS[name]
@@ -39,14 +39,14 @@ def test_what_is_left_is_what_transformers_leaves(
         assert torch.equal(found[row : row + 1], expected)
 
 
-def test_top_p_takes_the_least_set_that_reaches_it() -> None:
+def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().expand(4, -1)
     found = top_p_threshold(logits, torch.tensor([0.0, 0.45, 0.6, 0.97], dtype=torch.float64))
     kept = (logits >= found).sum(-1)
     assert kept.tolist() == [1, 1, 2, 4]
 
 
-def test_tokens_that_tie_with_the_last_one_stay() -> None:
+def test_tokens_that_tie_with_the_last_one_are_kept() -> None:
     logits = torch.tensor([[2.0, 1.0, 1.0, 1.0, 0.0]])
     assert (logits >= top_k_threshold(logits, torch.tensor([2]))).sum() == 4
     assert (logits >= top_p_threshold(logits, torch.tensor([0.5]).double())).sum() == 4

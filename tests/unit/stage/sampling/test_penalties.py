@@ -19,7 +19,7 @@ ROW = st.tuples(
 )
 
 
-def naive(
+def penalised(
     logits: list[float],
     tokens: list[int],
     prompt: int,
@@ -44,7 +44,7 @@ def test_penalties_are_those_of_the_definition(
 ) -> None:
     logits = torch.randn(len(rows) + 1, VOCABULARY, generator=torch.Generator().manual_seed(seed))
     expected = [logits[0].tolist()]
-    expected += [naive(logits[at + 1].tolist(), *row) for at, row in enumerate(rows)]
+    expected += [penalised(logits[at + 1].tolist(), *row) for at, row in enumerate(rows)]
     tokens, prompts, *values = zip(*rows, strict=True)
     apply_penalties(
         logits,

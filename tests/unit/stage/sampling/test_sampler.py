@@ -29,7 +29,7 @@ REQUESTS = [
 ]
 
 
-class Bench:
+class Harness:
     """A sampler over as many slots as there are requests, each with some history."""
 
     def __init__(self, requests: list[SamplingParams]) -> None:
@@ -59,38 +59,40 @@ def random_logits(rows: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_a_requests_token_does_not_depend_on_its_batch() -> None:
-    bench = Bench(REQUESTS)
+    harness = Harness(REQUESTS)
     logits = random_logits(len(REQUESTS))
     slots = list(range(len(REQUESTS)))
-    alone = [bench.sample(logits[slot : slot + 1], [slot])[0][0] for slot in slots]
+    alone = [harness.sample(logits[slot : slot + 1], [slot])[0][0] for slot in slots]
     for seed in range(5):
         order = Random(seed).sample(slots, 2 + seed)
-        assert bench.sample(logits[order], order)[0] == [alone[slot] for slot in order]
+        assert harness.sample(logits[order], order)[0] == [alone[slot] for slot in order]
 
 
-def test_a_slots_next_request_inherits_nothing() -> None:
-    bench, fresh = Bench(REQUESTS), Bench([SamplingParams()] * len(REQUESTS))
+def test_a_slots_next_request_keeps_no_parameters_of_the_last() -> None:
+    harness, fresh = Harness(REQUESTS), Harness([SamplingParams()] * len(REQUESTS))
     for slot in range(len(REQUESTS)):
-        bench.sampler.start(slot, SamplingParams())
+        harness.sampler.start(slot, SamplingParams())
     logits, slots = random_logits(len(REQUESTS)), list(range(len(REQUESTS)))
-    assert bench.sample(logits, slots) == fresh.sample(logits, slots)
+    assert harness.sample(logits, slots) == fresh.sample(logits, slots)
 
 
 def test_greedy_takes_the_likeliest_token() -> None:
     logits = random_logits(3)
-    assert Bench([SamplingParams()] * 3).sample(logits, [0, 1, 2])[0] == logits.argmax(-1).tolist()
+    assert (
+        Harness([SamplingParams()] * 3).sample(logits, [0, 1, 2])[0] == logits.argmax(-1).tolist()
+    )
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-30, 1e-6])
-def test_the_least_temperatures_are_greedy(temperature: float) -> None:
+def test_the_lowest_temperatures_are_greedy(temperature: float) -> None:
     logits = random_logits(1) * 100
-    drawn, _ = Bench([SamplingParams(temperature=temperature)]).sample(logits, [0])
+    drawn, _ = Harness([SamplingParams(temperature=temperature)]).sample(logits, [0])
     assert drawn == logits.argmax(-1).tolist()
 
 
 def test_draws_follow_temperature_and_filters() -> None:
     params = SamplingParams(temperature=0.5, top_k=4, top_p=0.95, min_p=0.02, seed=5)
-    bench, logits, rows = Bench([params]), random_logits(1) / 4, 4000
+    harness, logits, rows = Harness([params]), random_logits(1) / 4, 4000
     scaled = logits[0] / 0.5
     scaled[scaled < scaled.topk(4).values[-1]] = float("-inf")
     expected = scaled.softmax(-1)
@@ -98,11 +100,11 @@ def test_draws_follow_temperature_and_filters() -> None:
     expected[ordered.indices[ordered.values.cumsum(-1) - ordered.values >= 0.95]] = 0
     expected[expected < 0.02 * expected.max()] = 0
     expected = expected / expected.sum() * rows
-    tokens, _ = bench.sampler.sample(
+    tokens, _ = harness.sampler.sample(
         logits.expand(rows, -1).clone(),
         np.zeros(rows, np.int32),
         np.arange(rows, dtype=np.int32),
-        bench.history,
+        harness.history,
     )
     counts = torch.from_numpy(tokens).bincount(minlength=VOCABULARY)
     possible = expected > 0
@@ -115,14 +117,14 @@ def test_draws_follow_temperature_and_filters() -> None:
 def test_bias_can_force_a_token_and_forbid_another() -> None:
     logits = random_logits(2)
     best = int(logits[1].argmax())
-    bench = Bench(
+    harness = Harness(
         [
             SamplingParams(logit_bias=((17, 100.0),)),
             SamplingParams(temperature=1.0, logit_bias=((best, -100.0),)),
         ]
     )
     for position in range(4, 12):
-        forced, free = bench.sample(logits, [0, 1], position)[0]
+        forced, free = harness.sample(logits, [0, 1], position)[0]
         assert forced == 17
         assert free != best
 
@@ -130,26 +132,26 @@ def test_bias_can_force_a_token_and_forbid_another() -> None:
 def test_penalties_see_the_tokens_of_their_own_sequence() -> None:
     logits = torch.zeros(2, VOCABULARY)
     logits[:, [3, 30]] = torch.tensor([5.0, 4.9])
-    bench = Bench([SamplingParams(repetition_penalty=1.1), SamplingParams()])
-    assert bench.sample(logits, [0, 1])[0] == [30, 3]
+    harness = Harness([SamplingParams(repetition_penalty=1.1), SamplingParams()])
+    assert harness.sample(logits, [0, 1])[0] == [30, 3]
 
 
 def test_logprobs_are_of_the_models_own_distribution() -> None:
     params = SamplingParams(temperature=2.0, top_k=3, seed=8, logit_bias=((40, 100.0),), logprobs=2)
     logits = random_logits(3)
-    bench = Bench([SamplingParams(logprobs=0), SamplingParams(), params])
-    tokens, found = bench.sample(logits, [0, 1, 2])
+    harness = Harness([SamplingParams(logprobs=0), SamplingParams(), params])
+    tokens, found = harness.sample(logits, [0, 1, 2])
     expected = logits.log_softmax(-1)
     assert found[1] is None
     for row, top in ((0, 0), (2, 2)):
-        of_row = found[row]
-        assert of_row is not None
-        assert of_row.logprob == pytest.approx(expected[row, tokens[row]].item())
+        entry = found[row]
+        assert entry is not None
+        assert entry.logprob == pytest.approx(expected[row, tokens[row]].item())
         best = expected[row].topk(top)
-        assert of_row.top_tokens == tuple(best.indices.tolist())
-        assert of_row.top_logprobs == pytest.approx(best.values.tolist())
+        assert entry.top_tokens == tuple(best.indices.tolist())
+        assert entry.top_logprobs == pytest.approx(best.values.tolist())
     assert tokens[2] == 40
 
 
-def test_nobody_asking_for_logprobs_costs_none() -> None:
-    assert Bench([SamplingParams()] * 2).sample(random_logits(2), [0, 1])[1] == ()
+def test_without_a_request_for_logprobs_none_are_computed() -> None:
+    assert Harness([SamplingParams()] * 2).sample(random_logits(2), [0, 1])[1] == ()
