@@ -1,4 +1,4 @@
-"""Lists the benchmarks, or runs those that are named: `python -m benchmarks [all | NAME ...]`."""
+"""Command that lists or runs the benchmarks: `python -m benchmarks [all | NAME ...]`."""
 
 from __future__ import annotations
 
@@ -24,20 +24,22 @@ NAMES = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """A line per benchmark, or each named one with its defaults in a process of its own.
+    """List the benchmarks, or run the named ones with their defaults, each in its own process.
 
     Args:
-        arguments: without the program's name; None takes them from `sys.argv`.
+        arguments: Command-line arguments without the program's name; None takes them from `sys.argv`.
     """
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=(main.__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all, or of {', '.join(NAMES)}")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"all, or any of {', '.join(NAMES)}"
+    )
     names = parser.parse_args(arguments).names
     if names == ["all"]:
         names = NAMES
     if unknown := [name for name in names if name not in NAMES]:
-        parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+        parser.error(f"no benchmark {unknown[0]!r}; choose from {', '.join(NAMES)}")
     for name in names:
         print(f"== {name}", flush=True)
         ended = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False)
@@ -50,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _headline(name: str) -> str:
-    # Importing them all would take seconds.
+    # The source is parsed, because importing all benchmarks takes seconds.
     source = Path(__file__).with_name(f"{name}.py").read_text()
     return (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
 

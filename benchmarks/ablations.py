@@ -1,7 +1,7 @@
-"""What each mechanism is worth: policies in simulation with one taken away, or a published one in its place.
+"""Measures in simulation what each mechanism of a policy contributes.
 
-Every row serves the same requests as the whole policy, so losses are compared seed by seed. Nothing here is measured on
-a GPU.
+Each row removes one mechanism or replaces it by a published one. All rows serve the same requests as the complete
+policy, so losses are computed seed by seed. Nothing is measured on a GPU.
 
     python -m benchmarks.ablations --trace LENGTHS.csv --profiles DIRECTORY --json RESULT.json
 """
@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from benchmarks.ablated import (
+from benchmarks.ablated_policies import (
     AblatedCandidate,
     a_free_block,
     adaptive,
@@ -35,10 +35,10 @@ from benchmarks.ablated import (
     temporal,
     used_now,
 )
-from benchmarks.figures_file import add_json_option, open_figures
 from benchmarks.machine import cpu_cores
 from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
-from benchmarks.scheduler_cost import AIM
+from benchmarks.results_file import add_json_option, open_results_file
+from benchmarks.scheduler_cost import TARGET
 from tdpipe.core.errors import TDPipeError
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.scheduling.policies.make import make_policy
@@ -57,45 +57,45 @@ if TYPE_CHECKING:
     from tdpipe.simulation.stage_timeline import ControlOnStage
     from tdpipe.simulation.workload import Job
 
-    _Told = Knowledge | Literal["max_tokens"]
+    _Lengths = Knowledge | Literal["max_tokens"]
 
-_PUBLISHED_CONTROL = replace(AIM, token=3 * 2.6e-3 / (128 * 500))
-"""The public code pickles whole sequences for each of three workers: 2.6 ms for 128 of 500 tokens, measured."""
+_PUBLISHED_CONTROL = replace(TARGET, token=3 * 2.6e-3 / (128 * 500))
+"""TD-Pipe's public code pickles whole sequences for three workers: 2.6 ms for 128 sequences of 500 tokens, measured."""
 _WHOLE = "whole"
 
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """A policy without one of its mechanisms."""
+    """A policy in which one mechanism is removed or replaced."""
 
     policy: str
     mechanism: str
-    instead: str = ""
+    replacement: str = ""
     build: Callable[[SchedulerSettings], Policy] = make_policy
-    told: _Told | None = None
-    """Of output lengths; None is what the whole policy is told."""
+    lengths: _Lengths | None = None
+    """What the policy knows about output lengths; None is the same as for the complete policy."""
     control: ControlOnStage | None = None
 
     @property
     def name(self) -> str:
-        """Of the row."""
-        return ": ".join(part for part in (self.policy, self.mechanism, self.instead) if part)
+        """Name of the row."""
+        return ": ".join(part for part in (self.policy, self.mechanism, self.replacement) if part)
 
 
 def _of_both(policy: str, build: Callable[..., Policy]) -> tuple[Ablation, ...]:
-    """The mechanisms that both policies have; `build` takes a `decode_batch`."""
+    """Return the ablations of mechanisms that both policies have; `build` takes a `decode_batch`."""
 
-    def batches(mechanism: str, instead: str, decode_batch: object) -> Ablation:
-        return Ablation(policy, mechanism, instead, partial(build, decode_batch=decode_batch))
+    def batches(mechanism: str, replacement: str, decode_batch: object) -> Ablation:
+        return Ablation(policy, mechanism, replacement, partial(build, decode_batch=decode_batch))
 
     apart, predictor, stealing = "control apart from stage 0", "predictor", "stealing by time"
     return (
         Ablation(policy, _WHOLE),
-        Ablation(policy, apart, "scheduling on stage 0", control=AIM),
+        Ablation(policy, apart, "scheduling on stage 0", control=TARGET),
         Ablation(policy, apart, "and whole sequences pickled", control=_PUBLISHED_CONTROL),
-        Ablation(policy, predictor, "oracle (a gain)", told="oracle"),
-        Ablation(policy, predictor, "mean of lengths", told="mean"),
-        Ablation(policy, predictor, "max_tokens only", told="max_tokens"),
+        Ablation(policy, predictor, "oracle (a gain)", lengths="oracle"),
+        Ablation(policy, predictor, "mean of lengths", lengths="mean"),
+        Ablation(policy, predictor, "max_tokens only", lengths="max_tokens"),
         batches(stealing, "by count", by_count),
         batches(stealing, "by count and arrival (published)", by_count_and_arrival),
         batches(stealing, "none, batches keep their members", own_members),
@@ -157,7 +157,7 @@ ABLATIONS = (
 
 def run_ablation(ablation: Ablation, task: Task) -> Figures:
     """Simulate one row; called in a process pool."""
-    jobs = _jobs(task, ablation.told or task.knowledge)
+    jobs = _jobs(task, ablation.lengths or task.knowledge)
     scenario = replace(scenario_of(CELLS[task.cell], task.profiles), control=ablation.control)
     settings = make_candidate(ablation.policy).settings
     candidate = AblatedCandidate(ablation.policy, settings, build=ablation.build)
@@ -165,32 +165,38 @@ def run_ablation(ablation: Ablation, task: Task) -> Figures:
     return figures_of(ablation.name, record)
 
 
-def _jobs(task: Task, told: _Told) -> list[Job]:
-    if told != "max_tokens":
-        return jobs_of(replace(task, knowledge=told))
+def _jobs(task: Task, lengths: _Lengths) -> list[Job]:
+    if lengths != "max_tokens":
+        return jobs_of(replace(task, knowledge=lengths))
     return [replace(job, lengths=LengthDistribution((job.max_tokens,))) for job in jobs_of(task)]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What taking away a mechanism did, over the seeds."""
+    """Effect of an ablation over the seeds."""
 
     ablation: Ablation
     rates: tuple[float, ...]
-    """Output tokens/s, by seed."""
+    """[seeds] output tokens per second."""
     losses: tuple[float, ...]
-    """Part of the whole policy's rate with the same seed; below 0 where it became faster."""
+    """[seeds] loss as a share of the complete policy's throughput; negative where the ablation is faster."""
     bubble: float
-    """Mean of the stages, median of the seeds."""
+    """Mean bubble share of the stages; median over the seeds."""
     switches: int
     preemptions: int
     kv_mean: float
-    """Of the KV cache, while steady."""
+    """Mean utilisation of the KV cache in steady state."""
     kv_peak: float
+    """Peak utilisation of the KV cache."""
 
 
 def rows_of(ablations: tuple[Ablation, ...], figures: list[list[Figures]]) -> list[Row]:
-    """A row per ablation, from its figures by seed; each policy's whole is among them."""
+    """Return one row per ablation.
+
+    Args:
+        ablations: Ablations, among them the complete policies.
+        figures: Figures of each ablation, by seed.
+    """
     whole = {
         each.policy: runs
         for each, runs in zip(ablations, figures, strict=True)
@@ -215,10 +221,10 @@ def rows_of(ablations: tuple[Ablation, ...], figures: list[list[Figures]]) -> li
 
 
 def table_of(rows: list[Row]) -> str:
-    """In Markdown."""
+    """Return the rows as a Markdown table."""
     lines = [
         (
-            "| policy | without | in its place | output tokens/s | lost %, median (least-most) "
+            "| policy | without | in its place | output tokens/s | loss %, median (min-max) "
             "| bubbles % | switches | preempted | KV steady / peak % |"
         ),
         "|---|---|---|---|---|---|---|---|---|",
@@ -226,12 +232,12 @@ def table_of(rows: list[Row]) -> str:
     for row in rows:
         each = row.ablation
         whole = each.mechanism == _WHOLE
-        least, most = min(row.losses), max(row.losses)
-        lost = f"{statistics.median(row.losses):.1%} ({least:.1%} to {most:.1%})".replace("%", "")
+        low, high = min(row.losses), max(row.losses)
+        lost = f"{statistics.median(row.losses):.1%} ({low:.1%} to {high:.1%})".replace("%", "")
         cells = (
             f"`{each.policy}`",
             "nothing" if whole else each.mechanism,
-            each.instead,
+            each.replacement,
             f"{statistics.median(row.rates):.0f}",
             "" if whole else lost,
             f"{row.bubble * 100:.0f}",
@@ -244,12 +250,16 @@ def table_of(rows: list[Row]) -> str:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What to simulate."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trace", type=Path, help=f"CSV of lengths, else a {SYNTHETIC} mix")
-    parser.add_argument("--profiles", type=Path, help="folder of measured tables, else estimates")
+    parser.add_argument(
+        "--trace", type=Path, help=f"CSV file of lengths; default: a {SYNTHETIC} trace"
+    )
+    parser.add_argument(
+        "--profiles", type=Path, help="folder of measured tables; default: estimates"
+    )
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=["13B"])
     parser.add_argument("--requests", type=int, default=2_000)
     parser.add_argument("--seeds", type=int, default=3)
@@ -262,7 +272,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Simulate, and print a section for a page of `docs/benchmarks/`."""
     args = parse_arguments()
-    file = open_figures(args.json, "ablations")
+    file = open_results_file(args.json, "ablations")
     candidate = make_candidate("adaptive")
     base = Task("", candidate, args.requests, 0, args.lengths, args.trace, args.profiles)
     results = {}

@@ -1,8 +1,8 @@
-"""What users wait for when requests arrive over time, and what latency targets cost.
+"""Measures in simulation the latency under arrivals over time, and what latency targets cost.
 
-A stretch of a trace keeps its bursts; its clock is scaled so that the offered load is a share of what the cell makes of
-the same requests at once. All policies serve it, then `adaptive` with targets for the first token (TTFT) and for each
-further one (TPOT). A target is met when the 99th percentile is within it. In simulation; nothing is measured on a GPU.
+A window of a trace keeps its bursts; its arrival times are scaled so that the offered load is a share of the cell's
+capacity, the throughput of the same requests all at once. All policies serve it, then `adaptive` with targets for TTFT
+and TPOT. A target is met if the 99th percentile is within it. Nothing is measured on a GPU.
 
     python -m benchmarks.arrivals --trace ARRIVALS.csv --profiles DIRECTORY --json RESULT.json
 """
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from benchmarks.figures_file import add_json_option, open_figures
 from benchmarks.machine import cpu_cores
 from benchmarks.paper_work import CELLS, Task, candidates, scenario_of, tune
+from benchmarks.results_file import add_json_option, open_results_file
 from tdpipe.core.errors import TDPipeError
 from tdpipe.scheduling.cost_model import row_kv_reads
 from tdpipe.scheduling.policies.composition import candidate_budgets
@@ -40,21 +40,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Bounds on waiting, in seconds; None is no bound."""
+    """Bounds on latency in seconds; None is no bound."""
 
     ttft: float | None = None
     tpot: float | None = None
 
     def met(self, figures: Figures, percentile: int) -> bool:
-        """Whether a run kept it, at an index of the figures' percentiles."""
+        """Return whether a run meets the target; `percentile` is an index into the figures' percentiles."""
         return self._within((figures.ttft, figures.tpot), percentile)
 
-    def kept_by(self, floor: Floor, percentile: int) -> bool:
-        """Whether requests that are each alone would keep it."""
+    def reachable(self, floor: LatencyFloor, percentile: int) -> bool:
+        """Return whether requests that are each alone in the pipeline meet the target."""
         return self._within((floor.ttft, floor.tpot), percentile)
 
     def _within(self, times: tuple[tuple[float, ...], ...], percentile: int) -> bool:
-        # Where no request has a second token there is no time per token, and nothing is too long.
+        # Without a request of two tokens there is no TPOT, and every bound holds.
         pairs = zip(times, (self.ttft, self.tpot), strict=True)
         return all(bound is None or not each or each[percentile] <= bound for each, bound in pairs)
 
@@ -64,15 +64,20 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Floor:
-    """What no scheduler gets under, in seconds: 50th, 90th and 99th percentile over requests that are each alone."""
+class LatencyFloor:
+    """Latency in seconds that no scheduler can improve: requests that are each alone in the pipeline."""
 
     ttft: tuple[float, ...]
+    """50th, 90th and 99th percentile over requests."""
     tpot: tuple[float, ...]
+    """50th, 90th and 99th percentile over requests."""
 
 
-def stretch_of(rows: list[TraceRow], count: int, seed: int) -> list[TraceRow]:
-    """`count` rows with their times; a trace without times gets those of a Poisson process of one a second."""
+def trace_window(rows: list[TraceRow], count: int, seed: int) -> list[TraceRow]:
+    """Return `count` rows with arrival times, consecutive ones if the trace has times.
+
+    Rows of a trace without times get those of a Poisson process with one arrival per second.
+    """
     if any(row.arrival for row in rows):
         return sample(rows, count, seed, arrivals=True)
     drawn = sample(rows, count, seed, arrivals=False)
@@ -84,54 +89,58 @@ def stretch_of(rows: list[TraceRow], count: int, seed: int) -> list[TraceRow]:
 
 
 def offered_rate(rows: Sequence[TraceRow]) -> float:
-    """Output tokens/s that the rows ask for."""
+    """Return the output tokens per second that the rows request."""
     return sum(row.output_tokens for row in rows) / max(row.arrival for row in rows)
 
 
-def slowed(rows: Sequence[TraceRow], factor: float) -> list[TraceRow]:
-    """The same rows with all times multiplied."""
+def scale_arrivals(rows: Sequence[TraceRow], factor: float) -> list[TraceRow]:
+    """Return the rows with all arrival times multiplied by `factor`."""
     return [replace(row, arrival=row.arrival * factor) for row in rows]
 
 
-def floor_of(cost: CostModel, jobs: Sequence[Job]) -> Floor:
-    """The waits of each job in an idle pipeline; its prompt is cut as is best for it."""
-    alone = {prompt: _alone(cost, prompt) for prompt in {job.prompt_tokens for job in jobs}}
+def latency_floor(cost: CostModel, jobs: Sequence[Job]) -> LatencyFloor:
+    """Return the latency of each job in an idle pipeline, with the chunk size that is best for its prompt."""
+    alone = {prompt: _isolated_ttft(cost, prompt) for prompt in {job.prompt_tokens for job in jobs}}
     ttft = [alone[job.prompt_tokens] for job in jobs]
     several = [job for job in jobs if job.output_tokens > 1]
     context = np.array([job.prompt_tokens + job.output_tokens / 2 for job in several])
     row = np.ones_like(context)
     tpot = np.sum([stage.seconds(row, context, row) for stage in cost.stages], axis=0)
-    return Floor(percentiles(ttft), percentiles(tpot.tolist()))
+    return LatencyFloor(percentiles(ttft), percentiles(tpot.tolist()))
 
 
 def run_trial(trial: tuple[Task, float]) -> Figures:
-    """A task's candidate on its stretch with times multiplied by a factor; 0 is all at once. For a process pool."""
+    """Simulate a task with its arrival times multiplied by a factor; 0 is all at once. Called in a process pool."""
     task, factor = trial
     scenario = scenario_of(CELLS[task.cell], task.profiles)
     record, _ = simulate(task.candidate, scenario, _jobs(task, factor))
     return figures_of(task.candidate.name, record)
 
 
-def guarded(target: Target) -> Candidate:
-    """`adaptive` with targets."""
+def with_target(target: Target) -> Candidate:
+    """Return `adaptive` with a latency target."""
     candidate = make_candidate("adaptive")
     update = {"ttft_target": target.ttft, "tpot_target": target.tpot}
     return replace(candidate, settings=candidate.settings.model_copy(update=update))
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What to simulate."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--trace", type=Path, help=f"CSV of lengths and times, else a {SYNTHETIC} mix"
+        "--trace",
+        type=Path,
+        help=f"CSV file of lengths and arrival times; default: a {SYNTHETIC} trace",
     )
-    parser.add_argument("--profiles", type=Path, help="folder of measured tables, else estimates")
+    parser.add_argument(
+        "--profiles", type=Path, help="folder of measured tables; default: estimates"
+    )
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=["13B", "32B"])
     parser.add_argument("--requests", type=int, default=1_500)
     parser.add_argument("--sweep-requests", type=int, default=1_000)
-    parser.add_argument("--seed", type=int, default=0, help="of the stretch")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the window")
     parser.add_argument("--loads", nargs="+", type=float, default=[0.5, 0.7, 0.9])
     parser.add_argument("--ttft", nargs="+", type=float, default=[1.0, 2.0], help="seconds")
     parser.add_argument("--tpot", nargs="+", type=float, default=[0.08, 0.1], help="seconds")
@@ -143,7 +152,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Simulate, and print a section for a page of `docs/benchmarks/`."""
     args = parse_arguments()
-    file = open_figures(args.json, "arrivals")
+    file = open_results_file(args.json, "arrivals")
     targets = [Target()]
     targets += [Target(ttft=each) for each in args.ttft]
     targets += [Target(tpot=each) for each in args.tpot]
@@ -176,26 +185,28 @@ def _cell(
     loads: Sequence[float],
     targets: Sequence[Target],
 ) -> dict[str, dict[str, Figures]]:
-    """All of one cell, printed as it is found: by load, by policy or target."""
-    rows = stretch_of(read_trace(base.trace, base.longest_prompt), base.requests, base.seed)
+    """Print the results of one cell; return them by load, then by policy or target."""
+    rows = trace_window(read_trace(base.trace, base.max_prompt_tokens), base.requests, base.seed)
     scenario = scenario_of(CELLS[base.cell], base.profiles)
-    floor = floor_of(scenario.pipeline, _jobs(base, 1.0))
+    floor = latency_floor(scenario.pipeline, _jobs(base, 1.0))
     compared = candidates(tune(pool, replace(base, requests=sweep_requests)))
     capacity = run_trial((base, 0.0)).output_tokens_per_second
-    own = offered_rate(rows) / capacity
+    trace_load = offered_rate(rows) / capacity
     print(f"### {scenario.name}\n")
     for line in scenario.assumptions:
         print(f"- {line}")
     print(
-        f"- All at once, `adaptive` makes {capacity:.0f} output tokens/s; at its own pace the trace asks for "
-        f"{offered_rate(rows):.0f}, {own:.0%} of that.\n"
-        f"- Alone in the pipeline a request has a TTFT of {_times(floor.ttft, 2)} s and a TPOT of "
-        f"{_times(floor.tpot, 3)} s (50th / 90th / 99th percentile): no policy gets under that.\n"
+        f"- All at once, `adaptive` generates {capacity:.0f} output tokens/s; with its own arrival times the trace "
+        f"requests {offered_rate(rows):.0f}, {trace_load:.0%} of that.\n"
+        f"- A request that is alone in the pipeline has a TTFT of {_times(floor.ttft, 2)} s and a TPOT of "
+        f"{_times(floor.tpot, 3)} s (50th / 90th / 99th percentile); no policy can improve that.\n"
     )
     paces = {"All requests at once": 0.0}
-    for load in sorted({*loads, *([own] if own <= 1.0 else [])}):
-        factor = own / load
-        paces[f"{load:.0%} of capacity: the trace's times multiplied by {factor:.2f}"] = factor
+    for load in sorted({*loads, *([trace_load] if trace_load <= 1.0 else [])}):
+        factor = trace_load / load
+        paces[f"{load:.0%} of capacity: arrival times of the trace multiplied by {factor:.2f}"] = (
+            factor
+        )
     results = {}
     for title, factor in paces.items():
         print(f"{base.cell}: {title}", file=sys.stderr)
@@ -210,7 +221,7 @@ def _cell(
 
 
 def _under(base: Task, target: Target) -> Task:
-    return replace(base, candidate=guarded(target))
+    return replace(base, candidate=with_target(target))
 
 
 def _named(targets: Sequence[Target], figures: Sequence[Figures]) -> dict[str, Figures]:
@@ -218,13 +229,13 @@ def _named(targets: Sequence[Target], figures: Sequence[Figures]) -> dict[str, F
 
 
 def _jobs(task: Task, factor: float) -> list[Job]:
-    rows = read_trace(task.trace, task.longest_prompt)
-    drawn = slowed(stretch_of(rows, task.requests, task.seed), factor)
+    rows = read_trace(task.trace, task.max_prompt_tokens)
+    drawn = scale_arrivals(trace_window(rows, task.requests, task.seed), factor)
     return make_jobs(drawn, rows, task.knowledge, task.seed)
 
 
-def _alone(cost: CostModel, prompt: int) -> float:
-    """Seconds until the first token of a prompt that has the pipeline for itself."""
+def _isolated_ttft(cost: CostModel, prompt: int) -> float:
+    """Return the seconds until the first token of a prompt that is alone in the pipeline."""
     found = []
     for chunk in candidate_budgets(prompt).tolist():
         starts = np.arange(0, prompt, chunk, dtype=np.int32)
@@ -239,10 +250,10 @@ def _alone(cost: CostModel, prompt: int) -> float:
 
 
 def _ends(arrivals: FloatArray, seconds: FloatArray) -> FloatArray:
-    """[chunks] when a stage ends each: it begins when the chunk is there and the one before has ended."""
+    """Return [chunks] end times of a stage, which starts a chunk when it has arrived and the previous one has ended."""
     before = np.cumsum(seconds) - seconds
-    begins: FloatArray = before + np.maximum.accumulate(arrivals - before)
-    return begins + seconds
+    starts: FloatArray = before + np.maximum.accumulate(arrivals - before)
+    return starts + seconds
 
 
 def _policies_section(title: str, figures: Sequence[Figures]) -> str:
@@ -261,12 +272,12 @@ def _policies_section(title: str, figures: Sequence[Figures]) -> str:
 
 
 def _targets_section(
-    title: str, targets: Sequence[Target], figures: Sequence[Figures], floor: Floor
+    title: str, targets: Sequence[Target], figures: Sequence[Figures], floor: LatencyFloor
 ) -> str:
-    free = figures[0].output_tokens_per_second
+    without_target = figures[0].output_tokens_per_second
     lines = [
         f"**{title}: `adaptive` with targets**\n",
-        "| targets | output tokens/s | lost | TTFT s | TPOT ms | 90th within | 99th within |",
+        "| target | output tokens/s | loss | TTFT s | TPOT ms | met at the 90th | met at the 99th |",
         "|---|---|---|---|---|---|---|",
     ]
     for target, each in zip(targets, figures, strict=True):
@@ -274,18 +285,18 @@ def _targets_section(
         milliseconds = tuple(1e3 * time for time in each.tpot)
         verdicts = [_verdict(target, each, floor, index) for index in (1, 2)]
         lines.append(
-            f"| {target} | {rate:.0f} | {1.0 - rate / free:.1%} | {_times(each.ttft, 2)} "
+            f"| {target} | {rate:.0f} | {1.0 - rate / without_target:.1%} | {_times(each.ttft, 2)} "
             f"| {_times(milliseconds, 0)} | {' | '.join(verdicts)} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def _verdict(target: Target, figures: Figures, floor: Floor, percentile: int) -> str:
+def _verdict(target: Target, figures: Figures, floor: LatencyFloor, percentile: int) -> str:
     if target == Target():
         return ""
     if target.met(figures, percentile):
         return "yes"
-    return "**no**" if target.kept_by(floor, percentile) else "no, nor alone"
+    return "**no**" if target.reachable(floor, percentile) else "no, unreachable"
 
 
 def _times(values: Sequence[float], digits: int) -> str:

@@ -1,12 +1,11 @@
-"""How fast the attention backends are on this machine, side by side.
+"""Compares the throughput of the attention backends on this machine.
 
     python -m benchmarks.attention_backends --threads 1 --json RESULT.json
 
-Backends take turns on the same batch, so that a machine that slows down or is shared slows both
-alike, and a ratio of medians is given with the spread of the pairwise ratios. Calls walk over the
-KV caches of several layers, as a model's forward does, so that no cache is hotter than in use.
-GB/s counts the keys and values that the rows need (useful KV), once; GF/s the multiplications and
-additions of visible keys only.
+Backends take turns on the same batch, so that a machine that slows down affects both equally; the table has the ratio
+of medians and the spread of the ratios of the turns. Calls go through the KV caches of several layers, as in a model's
+forward pass, so that the CPU caches are as cold as in use. GB/s counts the keys and values that the rows need once;
+GF/s counts the multiplications and additions of visible keys only.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.figures_file import add_json_option, open_figures
+from benchmarks.results_file import add_json_option, open_results_file
 from tdpipe.model.attention import AttentionBackend, BatchLayout, LayerKV, make_backend
 from tdpipe.model.attention.cpu import advise_huge_pages
 
@@ -27,7 +26,7 @@ _BLOCK_SIZE = 16
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One batch: every row computes `queries` tokens and ends at about `context`."""
+    """A batch in which each row computes `queries` tokens and has about `context` tokens of context."""
 
     name: str
     rows: int
@@ -49,31 +48,34 @@ _CASES = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was measured of a case."""
+    """Measurements of one case."""
 
     case: str
     dtype: str
     sdpa: float
-    """Seconds, the median; of the other backend below."""
+    """Median seconds of the sdpa backend."""
     cpu: float
+    """Median seconds of the cpu backend."""
     rate: float
-    """Of the cpu backend."""
+    """Throughput of the cpu backend."""
     unit: str
-    least: float
-    """Of the ratios, turn by turn; the most below."""
-    most: float
+    """Unit of `rate`."""
+    min_ratio: float
+    """Lowest ratio of the turns, sdpa to cpu."""
+    max_ratio: float
+    """Highest ratio of the turns, sdpa to cpu."""
 
     def __str__(self) -> str:
         return (
             f"| {self.case} | {self.dtype} | {self.sdpa * 1e3:.3f} | {self.cpu * 1e3:.3f} "
             f"| {self.rate:.1f} {self.unit} "
-            f"| {self.sdpa / self.cpu:.2f} ({self.least:.2f}-{self.most:.2f}) |"
+            f"| {self.sdpa / self.cpu:.2f} ({self.min_ratio:.2f}-{self.max_ratio:.2f}) |"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Inputs of one attention call, and a cache for every layer."""
+    """Inputs of one attention call, and a KV cache for each layer."""
 
     query: torch.Tensor
     key: torch.Tensor
@@ -85,7 +87,7 @@ class Batch:
 
 
 def make_batch(case: Case, args: argparse.Namespace, dtype: torch.dtype) -> Batch:
-    """Random tensors; decode contexts vary by half around the case's, prefill rows are exact."""
+    """Return random tensors; contexts of decode rows vary by half around that of the case."""
     generator = torch.Generator().manual_seed(case.rows)
     contexts = torch.full((case.rows,), case.context)
     if case.queries == 1:
@@ -135,7 +137,7 @@ def make_batch(case: Case, args: argparse.Namespace, dtype: torch.dtype) -> Batc
 
 
 def seconds_per_layer(backend: AttentionBackend, batch: Batch) -> float:
-    """Wall time of one pass over all layers, divided by them."""
+    """Return the wall time of one pass over all layers, divided by their number."""
     scale = batch.query.shape[2] ** -0.5
     start = time.perf_counter()
     for layer in batch.layers:
@@ -147,12 +149,12 @@ def seconds_per_layer(backend: AttentionBackend, batch: Batch) -> float:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What to measure."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=9, help="turns of each backend")
+    parser.add_argument("--repeats", type=int, default=9, help="number of turns per backend")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--query-heads", type=int, default=8)
     parser.add_argument("--kv-heads", type=int, default=8)
@@ -163,7 +165,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def measure(case: Case, args: argparse.Namespace, dtype: torch.dtype) -> Row:
-    """Let both backends take turns on a case."""
+    """Measure both backends in turns on a case."""
     backends = [make_backend(name, torch.device("cpu")) for name in ("sdpa", "cpu")]
     batch = make_batch(case, args, dtype)
     for backend in backends:
@@ -190,12 +192,12 @@ def measure(case: Case, args: argparse.Namespace, dtype: torch.dtype) -> Row:
 def main() -> None:
     """Measure, and print a section for a page of `docs/benchmarks/`."""
     args = parse_arguments()
-    file = open_figures(args.json, "attention_backends")
+    file = open_results_file(args.json, "attention_backends")
     torch.set_num_threads(args.threads)
     heads = f"{args.query_heads} query and {args.kv_heads} KV heads of {args.head_dim}"
     print(file.heading)
     print(f"{heads}, {args.threads} threads, one layer, medians of {args.repeats} turns.\n")
-    print("| batch | type | sdpa ms | cpu ms | cpu rate | sdpa / cpu (least-most of the turns) |")
+    print("| batch | type | sdpa ms | cpu ms | cpu rate | sdpa / cpu (min-max of the turns) |")
     print("|---|---|---|---|---|---|")
     rows = []
     for dtype in (torch.float32, torch.bfloat16):

@@ -23,9 +23,9 @@ import numpy as np
 from examples.demo_model.dialogue import TASK_SHARES
 from examples.demo_model.tasks import Split, examples, small_talk
 
-from benchmarks.figures_file import add_json_option, open_figures
 from benchmarks.length_baselines import FiveClasses, LogQuantiles, mean_predictor, oracle
-from benchmarks.request_mix import LONGEST_PROMPT
+from benchmarks.request_mix import MAX_PROMPT_TOKENS
+from benchmarks.results_file import add_json_option, open_results_file
 from tdpipe.core.errors import TDPipeError
 from tdpipe.prediction.catboost_predictor import CatBoostPredictor
 from tdpipe.prediction.evaluation import Score, score_outcomes
@@ -84,7 +84,7 @@ def trace_rows(
     file: Path, count: int, max_tokens: int, seed: int
 ) -> tuple[list[PromptFeatures], TrainingRows]:
     """Draw requests of a trace, of which only the lengths are known."""
-    drawn = sample(read_trace(file, LONGEST_PROMPT), count, seed, arrivals=False)
+    drawn = sample(read_trace(file, MAX_PROMPT_TOKENS), count, seed, arrivals=False)
     features = [PromptFeatures(each.prompt_tokens, max_tokens) for each in drawn]
     return features, _rows(features, [each.output_tokens for each in drawn])
 
@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     add_json_option(parser)
     args = parser.parse_args()
-    file = open_figures(args.json, "length_prediction")
+    file = open_results_file(args.json, "length_prediction")
     try:
         training, held_out, features = _data(args)
     except TDPipeError as error:

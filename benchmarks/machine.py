@@ -8,16 +8,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 QUIET_LOAD = 1.0
-"""A one-minute load average above this means that somebody else computes, too."""
+"""Highest one-minute load average of a machine on which nothing else computes."""
 
 
 def cpu_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def describe_machine() -> str:
-    """Processor, cores, versions, and the load before anything was started."""
+    """Return the processor, the cores, the versions of packages and the load before the benchmark started."""
     load = os.getloadavg()[0]
     state = "quiet" if load <= QUIET_LOAD else "LOADED"
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "ray"))

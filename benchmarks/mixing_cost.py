@@ -1,8 +1,8 @@
-"""At which price of mixing prefill and decode phases overtake it, and whether `adaptive` follows.
+"""Finds in simulation the cost of mixed steps at which separate phases become faster, and whether `adaptive` follows.
 
-Three prices, each on its own: a fixed time of every mixed step, slower reading of KV in mixed steps, and prefill chunks
-that read a prompt's earlier KV more often. At each, `temporal`, `hybrid` at its best budget, and `adaptive`, which is
-told the price by the cost model and nothing else. In simulation; nothing here is measured on a GPU.
+Three costs are varied one at a time: a fixed time for each mixed step, slower reading of KV in mixed steps, and prefill
+chunks that read the earlier KV of a prompt more often. At each, `temporal`, `hybrid` at its best budget and `adaptive`
+serve the same requests; `adaptive` knows the cost from the cost model only. Nothing is measured on a GPU.
 
     python -m benchmarks.mixing_cost --trace LENGTHS.csv --profiles DIRECTORY --picture mixing-cost.png
 """
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, get_args
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.figures_file import add_json_option, open_figures
 from benchmarks.machine import cpu_cores
 from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
+from benchmarks.results_file import add_json_option, open_results_file
 from tdpipe.cli.output_file import check_picture
 from tdpipe.core.errors import TDPipeError
 from tdpipe.scheduling.cost_model import CHUNK_TILE, CostModel, MixingCost
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-_BUDGETS = (128, 256, 512)
-"""Of `hybrid`, tried at each price."""
+_HYBRID_BUDGETS = (128, 256, 512)
+"""Token budgets of `hybrid` that are tried at each cost."""
 _COLOURS = {"temporal": "#1b9e77", "hybrid": "#7570b3", "adaptive": "#d95f02"}
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """One kind of cost and the amounts of it that are tried."""
+    """One kind of cost of mixed steps, and the amounts that are tried."""
 
     title: str
     unit: str
     amounts: tuple[float, ...]
-    """Ascending from what is free."""
+    """Amounts in ascending order; the first costs nothing."""
 
 
 PRICES = {
@@ -70,29 +70,29 @@ PRICES = {
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What the policies make at one amount, in output tokens/s."""
+    """Throughput of the policies at one amount of a cost, in output tokens per second."""
 
     amount: float
     temporal: float
     hybrid: float
-    """At its best budget."""
+    """Throughput of `hybrid` at its best budget."""
     budget: int
-    """Which that is."""
+    """Best token budget of `hybrid`."""
     adaptive: float
 
     @property
-    def kept(self) -> float:
-        """Share of the better one that `adaptive` makes."""
+    def adaptive_share(self) -> float:
+        """Throughput of `adaptive` as a share of the better of the other two."""
         return self.adaptive / max(self.temporal, self.hybrid)
 
 
-def priced(cost: CostModel, kind: str, amount: float) -> CostModel:
-    """The same stages with an amount of one price.
+def with_price(cost: CostModel, kind: str, amount: float) -> CostModel:
+    """Return the cost model of the same stages with one cost of mixed steps.
 
     Args:
-        cost: of steps, with mixing for nothing.
-        kind: of `PRICES`.
-        amount: in the price's unit.
+        cost: Cost model in which mixing is free.
+        kind: Key of `PRICES`.
+        amount: Amount in the unit of the price.
     """
     match kind:
         case "replay":
@@ -106,10 +106,13 @@ def priced(cost: CostModel, kind: str, amount: float) -> CostModel:
 
 
 def crossing(points: Sequence[Point]) -> float | None:
-    """The amount at which phases begin to make more than mixing, between two points by a line; None where they do not.
+    """Return the amount from which separate phases are faster than mixing, interpolated linearly.
 
     Args:
-        points: by amount, ascending.
+        points: Points in ascending order of the amount.
+
+    Returns:
+        The amount, or None if mixing is faster at all points.
     """
     leads = [each.temporal - each.hybrid for each in points]
     for index, lead in enumerate(leads):
@@ -123,16 +126,16 @@ def crossing(points: Sequence[Point]) -> float | None:
 
 
 def run_trial(trial: tuple[Task, str, float]) -> float:
-    """Output tokens/s of a task's candidate at an amount of a price; for a process pool."""
+    """Return the output tokens per second of a task at an amount of a price; called in a process pool."""
     task, kind, amount = trial
     scenario = scenario_of(CELLS[task.cell], task.profiles)
-    scenario = replace(scenario, pipeline=priced(scenario.pipeline, kind, amount))
+    scenario = replace(scenario, pipeline=with_price(scenario.pipeline, kind, amount))
     record, _ = simulate(task.candidate, scenario, jobs_of(task))
     return record.output_tokens_per_second
 
 
 def points_of(pool: ProcessPoolExecutor, base: Task, kind: str) -> list[Point]:
-    """Every amount of a price."""
+    """Simulate the policies at every amount of a price."""
     price = PRICES[kind]
     tasks = [replace(base, candidate=each) for each in _candidates()]
     trials = [(task, kind, amount) for amount in price.amounts for task in tasks]
@@ -140,13 +143,13 @@ def points_of(pool: ProcessPoolExecutor, base: Task, kind: str) -> list[Point]:
     points = []
     for index, amount in enumerate(price.amounts):
         row = rates[index * len(tasks) : (index + 1) * len(tasks)]
-        hybrid, budget = max(zip(row[2:], _BUDGETS, strict=True))
+        hybrid, budget = max(zip(row[2:], _HYBRID_BUDGETS, strict=True))
         points.append(Point(amount, row[0], hybrid, budget, row[1]))
     return points
 
 
 def draw(path: Path, title: str, found: dict[str, list[Point]]) -> None:
-    """Write the picture, in the format of the path's suffix: a panel for each price."""
+    """Write a picture with a panel per price, in the format of the path's suffix."""
     figure = Figure(figsize=(5 * len(found), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
@@ -159,12 +162,16 @@ def draw(path: Path, title: str, found: dict[str, list[Point]]) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What to simulate."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trace", type=Path, help=f"CSV of lengths, else a {SYNTHETIC} mix")
-    parser.add_argument("--profiles", type=Path, help="folder of measured tables, else estimates")
+    parser.add_argument(
+        "--trace", type=Path, help=f"CSV file of lengths; default: a {SYNTHETIC} trace"
+    )
+    parser.add_argument(
+        "--profiles", type=Path, help="folder of measured tables; default: estimates"
+    )
     parser.add_argument("--cell", choices=CELLS, default="13B")
     parser.add_argument("--prices", nargs="+", choices=PRICES, default=list(PRICES))
     parser.add_argument("--requests", type=int, default=2_000)
@@ -177,7 +184,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Simulate, and print a section for a page of `docs/benchmarks/`."""
     args = parse_arguments()
-    file = open_figures(args.json, "mixing_cost")
+    file = open_results_file(args.json, "mixing_cost")
     candidate = make_candidate("temporal")
     base = Task(args.cell, candidate, args.requests, 0, args.lengths, args.trace, args.profiles)
     print(file.heading)
@@ -199,21 +206,21 @@ def main() -> None:
 def _candidates() -> list[Candidate]:
     hybrid = make_candidate("hybrid")
     ours = [make_candidate("temporal"), make_candidate("adaptive")]
-    return ours + [hybrid.with_budget(budget) for budget in _BUDGETS]
+    return ours + [hybrid.with_budget(budget) for budget in _HYBRID_BUDGETS]
 
 
 def _section(price: Price, points: Sequence[Point]) -> str:
     where = crossing(points)
     lines = [
-        f"**{price.title}**: phases overtake mixing "
-        + ("nowhere here" if where is None else f"at {where:.3g} {price.unit}")
+        f"**{price.title}**: separate phases are faster "
+        + ("at no tried amount" if where is None else f"from {where:.3g} {price.unit}")
         + ".\n",
-        f"| {price.unit} | `temporal` | `hybrid`, best budget | `adaptive` | of the better |",
+        f"| {price.unit} | `temporal` | `hybrid`, best budget | `adaptive` | share of the better |",
         "|---|---|---|---|---|",
     ]
     lines += [
         f"| {each.amount:g} | {each.temporal:.0f} | {each.hybrid:.0f} @{each.budget} "
-        f"| {each.adaptive:.0f} | {each.kept:.3f} |"
+        f"| {each.adaptive:.0f} | {each.adaptive_share:.3f} |"
         for each in points
     ]
     return "\n".join(lines) + "\n"
@@ -228,7 +235,7 @@ def _panel(axes: Axes, price: Price, points: Sequence[Point]) -> None:
     where = crossing(points)
     if where is not None:
         axes.axvline(where, color="black", linewidth=0.8, linestyle=":")
-        text = f" phases overtake at {where:.3g}"
+        text = f" phases are faster from {where:.3g}"
         axes.text(where, 0.02, text, transform=axes.get_xaxis_transform(), fontsize=8)
     if price.amounts[-1] / max(price.amounts[0], 1.0) > 16.0:
         axes.set_xscale("log", base=2)

@@ -1,8 +1,8 @@
-"""What the control plane costs: the real engine over paced stages of a cell of `paper_work`, beside the simulator.
+"""Measures the cost of the control plane: the real engine over paced stages, compared with the simulator.
 
-Engine, scheduler, Ray actors and messages are real; a stage waits as long as its GPU would compute. Each run is in a
-fresh process and is compared with simulations of the same requests over the same output tokens, at no control cost and
-with the simulator's own latencies. Medians over the runs.
+Engine, scheduler, Ray actors and messages are real; a stage waits for the time that its GPU would need. Each run is in
+a fresh process and is compared with two simulations of the same requests up to the same number of output tokens: one
+without control-plane cost, one with the simulator's latencies. The table has medians over the runs.
 
     python -m benchmarks.paced_engine --trace LENGTHS.csv --profiles DIRECTORY --json RESULT.json
 """
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.figures_file import add_json_option, open_figures
 from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
-from benchmarks.systems.foreign_load import ForeignLoad
+from benchmarks.results_file import add_json_option, open_results_file
+from benchmarks.systems.background_load import BackgroundLoad
 from benchmarks.systems.process import call_in_process
 from tdpipe.core.errors import TDPipeError
 from tdpipe.measurement.paced_run import PacedComparison, PacedPlan, compare_paced
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _REQUESTS = 3_000
-"""More than are served until the window ends."""
+"""Number of requests, which is more than are served until the window ends."""
 _HEADER = (
     "| cell | policy | running | paced tokens/s (min-max) | control-plane loss, median (per run) "
     "| against the simulator | stage busy %, paced / simulated | engine, of which scheduler (% of a core) "
-    "| whole controller | cores taken by others |\n|---|---|---|---|---|---|---|---|---|---|"
+    "| whole controller | background load, cores |\n|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one row of the table measures."""
+    """Settings of one row of the table."""
 
     cell: str
     policy: str
     budget: int
     running: int
-    """Requests that may hold KV at once; fewer do where the KV cache is full."""
+    """Maximum number of requests that hold KV at once; a full KV cache allows fewer."""
     seconds: float
     ramp: float
     trace: Path | None
@@ -54,18 +54,18 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run of a load."""
+    """Measurements of one run."""
 
     compared: PacedComparison
-    foreign_cores: float
-    """Cores that processes of others kept busy meanwhile."""
+    background_cores: float
+    """Cores that unrelated processes kept busy during the run."""
 
 
 def measure(load: Load, seed: int) -> Outcome:
-    """One run, for a process of its own.
+    """Measure one run; called in a fresh process.
 
     Raises:
-        TDPipeError: the engine does not start, or fails.
+        TDPipeError: the engine does not start, or it fails.
     """
     scenario = scenario_of(CELLS[load.cell], load.profiles)
     candidate = make_candidate(load.policy).with_budget(load.budget)
@@ -74,26 +74,32 @@ def measure(load: Load, seed: int) -> Outcome:
     plan = PacedPlan(
         scenario.pipeline, scenario.pipeline_kv_tokens, scenario.latencies, settings, jobs_of(task)
     )
-    foreign = ForeignLoad()
-    compared = compare_paced(plan, _tell, ramp=load.ramp, seconds=load.seconds)
-    return Outcome(compared, foreign.cores())
+    background = BackgroundLoad()
+    compared = compare_paced(plan, _print_progress, ramp=load.ramp, seconds=load.seconds)
+    return Outcome(compared, background.cores())
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What to measure."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trace", type=Path, help=f"CSV of lengths, else a {SYNTHETIC} mix")
-    parser.add_argument("--profiles", type=Path, help="folder of measured tables, else estimates")
+    parser.add_argument(
+        "--trace", type=Path, help=f"CSV file of lengths; default: a {SYNTHETIC} trace"
+    )
+    parser.add_argument(
+        "--profiles", type=Path, help="folder of measured tables; default: estimates"
+    )
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=["32B"])
     parser.add_argument(
         "--policies", nargs="+", choices=POLICY_NAMES, default=["adaptive", "temporal"]
     )
     parser.add_argument("--budget", type=int, default=256, help="token budget of the policies")
-    parser.add_argument("--running", type=int, default=400, help="requests that hold KV, at most")
-    parser.add_argument("--seconds", type=float, default=120.0, help="of steady state")
-    parser.add_argument("--ramp", type=float, default=30.0, help="seconds before it")
+    parser.add_argument(
+        "--running", type=int, default=400, help="maximum number of requests that hold KV"
+    )
+    parser.add_argument("--seconds", type=float, default=120.0, help="duration of the steady state")
+    parser.add_argument("--ramp", type=float, default=30.0, help="seconds before the steady state")
     parser.add_argument("--runs", type=int, default=3)
     add_json_option(parser)
     return parser.parse_args()
@@ -102,7 +108,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, and print a section for a page of `docs/benchmarks/`."""
     args = parse_arguments()
-    file = open_figures(args.json, "paced_engine")
+    file = open_results_file(args.json, "paced_engine")
     print(file.heading)
     results: list[tuple[Load, list[Outcome]]] = []
     try:
@@ -133,14 +139,16 @@ def _row(load: Load, outcomes: Sequence[Outcome]) -> str:
     speeds = [each.paced.window.tokens_per_second for each in runs]
     middle = sorted(runs, key=lambda each: each.loss)[len(runs) // 2]
     busy = " · ".join(
-        f"{real.busy * 100:.1f} / {simulated.busy * 100:.1f}"
-        for real, simulated in zip(middle.paced.window.stages, middle.simulated.stages, strict=True)
+        f"{paced.busy * 100:.1f} / {simulated.busy * 100:.1f}"
+        for paced, simulated in zip(
+            middle.paced.window.stages, middle.simulated.stages, strict=True
+        )
     )
     engine, scheduler, controller = (
         statistics.median(getattr(each.paced, name) for each in runs)
         for name in ("engine_share", "scheduler_share", "controller_share")
     )
-    foreign = [each.foreign_cores for each in outcomes]
+    background = [each.background_cores for each in outcomes]
     cells = (
         f"{CELLS[load.cell].model}, {CELLS[load.cell].hardware}",
         f"{load.policy} @{load.budget}",
@@ -151,12 +159,12 @@ def _row(load: Load, outcomes: Sequence[Outcome]) -> str:
         busy,
         f"{engine * 100:.1f}, {scheduler * 100:.1f}",
         f"{controller * 100:.1f}",
-        f"{min(foreign):.2f}-{max(foreign):.2f}",
+        f"{min(background):.2f}-{max(background):.2f}",
     )
     return f"| {' | '.join(cells)} |"
 
 
-def _tell(line: str) -> None:
+def _print_progress(line: str) -> None:
     print(f"  {line}", file=sys.stderr)
 
 

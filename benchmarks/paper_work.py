@@ -1,7 +1,8 @@
-"""The paper's experiment in simulation: every policy on the same requests, each baseline untuned and tuned.
+"""Repeats the experiment of the TD-Pipe paper in simulation: all policies serve the same requests.
 
-Per cell (a model on a node) a sweep on fewer requests finds each baseline's best token budget; then all policies serve
-the whole trace, over several seeds. Steady-state bounds stand beside them. Nothing here is measured on a GPU.
+For each cell (a model on a node) a sweep on fewer requests finds the best token budget of each baseline. Then all
+policies serve the whole trace with several seeds; baselines run both as engines ship them and tuned. The table compares
+them with steady-state bounds. Nothing is measured on a GPU.
 
     python -m benchmarks.paper_work --trace LENGTHS.csv --profiles DIRECTORY --json RESULT.json
 """
@@ -17,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from benchmarks.ablated import AblatedCandidate, adaptive, by_arrival
-from benchmarks.figures_file import add_json_option, open_figures
+from benchmarks.ablated_policies import AblatedCandidate, adaptive, by_arrival
 from benchmarks.machine import cpu_cores
-from benchmarks.request_mix import LONGEST_PROMPT
+from benchmarks.request_mix import MAX_PROMPT_TOKENS
+from benchmarks.results_file import add_json_option, open_results_file
 from tdpipe.core.errors import TDPipeError
 from tdpipe.simulation.bound import steady_bound
 from tdpipe.simulation.candidate import Candidate, make_candidate, simulate
@@ -49,10 +50,10 @@ _SHIPPED = {
     "tp-hybrid": (512, 2048),
     "tp-separate": (2048,),
 }
-"""What engines come with."""
+"""Default token budgets of engines."""
 _OURS = ("adaptive", "temporal", "reference")
 _BY_ARRIVAL = "adaptive, by arrival"
-"""Without the order that keeps the end of finite work short."""
+"""`adaptive` without the admission order that shortens the drain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Cell:
     hardware: str
     model: str
     profile: str | None = None
-    """File of the whole model's measured times, in the folder of profiles."""
+    """File in the folder of profiles with measured times of the whole model."""
 
 
 CELLS = {
@@ -87,20 +88,20 @@ class Task:
     knowledge: Knowledge
     trace: Path | None
     profiles: Path | None
-    longest_prompt: int | None = LONGEST_PROMPT
-    """Longer ones are left out; None keeps all."""
+    max_prompt_tokens: int | None = MAX_PROMPT_TOKENS
+    """Requests with longer prompts are left out; None keeps all."""
 
 
 def scenario_of(cell: Cell, profiles: Path | None) -> Scenario:
-    """The cell's scenario; estimated where no folder of profiles is given."""
+    """Return the scenario of a cell; without a folder of profiles its times are estimated."""
     stages, hardware = parse_hardware(cell.hardware)
     profile = profiles / cell.profile if profiles and cell.profile else None
     return make_scenario(hardware, find_model(cell.model), stages, profile=profile)
 
 
 def jobs_of(task: Task) -> list[Job]:
-    """The requests of a task."""
-    rows = read_trace(task.trace, task.longest_prompt)
+    """Return the requests of a task."""
+    rows = read_trace(task.trace, task.max_prompt_tokens)
     drawn = sample(rows, task.requests, task.seed, arrivals=False)
     return make_jobs(drawn, rows, task.knowledge, task.seed)
 
@@ -113,19 +114,26 @@ def run_task(task: Task) -> Figures:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What to simulate."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trace", type=Path, help=f"CSV of lengths, else a {SYNTHETIC} mix")
-    parser.add_argument("--profiles", type=Path, help="folder of measured tables, else estimates")
     parser.add_argument(
-        "--longest-prompt", type=int, default=LONGEST_PROMPT, help="leave longer ones out"
+        "--trace", type=Path, help=f"CSV file of lengths; default: a {SYNTHETIC} trace"
+    )
+    parser.add_argument(
+        "--profiles", type=Path, help="folder of measured tables; default: estimates"
+    )
+    parser.add_argument(
+        "--longest-prompt", type=int, default=MAX_PROMPT_TOKENS, help="leave out longer prompts"
     )
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
     parser.add_argument("--requests", type=int, default=5_000)
     parser.add_argument(
-        "--sweep-requests", type=int, default=3_000, help="fewer do not fill a large KV cache"
+        "--sweep-requests",
+        type=int,
+        default=3_000,
+        help="requests of a sweep; too few do not fill the KV cache",
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lengths", choices=get_args(Knowledge), default="classifier")
@@ -136,7 +144,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Simulate, and print a section for a page of `docs/benchmarks/`."""
     args = parse_arguments()
-    file = open_figures(args.json, "paper_work")
+    file = open_results_file(args.json, "paper_work")
     base = Task(
         "",
         make_candidate("adaptive"),
@@ -145,7 +153,7 @@ def main() -> None:
         args.lengths,
         args.trace,
         args.profiles,
-        args.longest_prompt,
+        args.max_prompt_tokens,
     )
     results = {}
     print(file.heading)
@@ -174,7 +182,7 @@ def main() -> None:
 
 
 def tune(pool: ProcessPoolExecutor, base: Task) -> dict[str, Candidate]:
-    """Each baseline with the budget that did best on the sweep's requests."""
+    """Return each baseline with the budget that is fastest on the requests of the sweep."""
     tasks = [
         replace(base, candidate=make_candidate(name).with_budget(budget))
         for name, budgets in _SWEPT.items()
@@ -190,7 +198,7 @@ def tune(pool: ProcessPoolExecutor, base: Task) -> dict[str, Candidate]:
 
 
 def candidates(tuned: dict[str, Candidate]) -> list[Candidate]:
-    """Ours, the baselines as engines ship them, and those that are tuned."""
+    """Return the policies of tdpipe, the baselines as engines ship them, and the tuned baselines."""
     untuned = [make_candidate(name) for name in _OURS]
     ordered = partial(adaptive, order=by_arrival)
     untuned.append(AblatedCandidate(_BY_ARRIVAL, untuned[0].settings, build=ordered))
@@ -218,8 +226,8 @@ def _section(
             f"{statistics.median(pure):.0f} without.\n"
         ),
         (
-            "| policy | output tokens/s, median (min-max) | adaptive is faster by "
-            "| steady tokens/s, of the bound with mixing / without "
+            "| policy | output tokens/s, median (min-max) | speedup of adaptive "
+            "| steady tokens/s, share of the bound with mixing / without "
             "| ramp: s, tokens/s | drain: s, tokens/s | bubble % of the stages | switches | preempted | KV, steady |"
         ),
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -229,7 +237,7 @@ def _section(
         rate = statistics.median(rates)
         rates_steady = [each.steady_tokens_per_second for each in figures]
         steady = statistics.median(rates_steady)
-        shares = " / ".join(f"{_of(rates_steady, bound):.2f}" for bound in (mixing, pure))
+        shares = " / ".join(f"{_median_share(rates_steady, bound):.2f}" for bound in (mixing, pure))
         share = "" if name.startswith("tp-") else f", {shares}"
         middle = sorted(figures, key=lambda each: each.output_tokens_per_second)[len(figures) // 2]
         bubbles = " ".join(f"{each * 100:.0f}" for each in middle.bubble)
@@ -243,7 +251,7 @@ def _section(
 
 
 def _bounds(scenario: Scenario, task: Task) -> tuple[float, float]:
-    """Of the task's own requests with mixing and without, in output tokens/s."""
+    """Return the bounds of the task's requests with and without mixing, in output tokens per second."""
     room, jobs = scenario.pipeline_kv_tokens, jobs_of(task)
     mixing, pure = (
         steady_bound(scenario.pipeline, scenario.stages, room, jobs, mixing=each).tokens_per_second
@@ -252,8 +260,8 @@ def _bounds(scenario: Scenario, task: Task) -> tuple[float, float]:
     return mixing, pure
 
 
-def _of(rates: Sequence[float], bounds: Sequence[float]) -> float:
-    """The median share, seed by seed."""
+def _median_share(rates: Sequence[float], bounds: Sequence[float]) -> float:
+    """Return the median over the seeds of the rate as a share of its bound."""
     return statistics.median(rate / bound for rate, bound in zip(rates, bounds, strict=True))
 
 

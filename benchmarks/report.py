@@ -1,4 +1,4 @@
-"""What runs of several systems, taken in turns, say: medians, ratios, and where stages waited."""
+"""Summarises runs of several systems: medians, ratios to a baseline, and times of the stages."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.systems.job import Run, System
+    from benchmarks.systems.run import RunResult, System
 
 _HEADER = (
-    "| system | output tokens/s, median (min-max) | to {baseline}: of medians (per round) "
+    "| system | output tokens/s, median (min-max) | ratio to {baseline}: of medians (per round) "
     "| stages: busy / bubble / idle % | preemptions | phase switches | same outputs "
-    "| cores taken by others |\n"
+    "| background load, cores |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One system over all rounds."""
+    """Results of one system over all rounds."""
 
     system: System
     tokens_per_second: tuple[float, ...]
-    """Output tokens, by round."""
+    """[rounds] output tokens per second."""
     ratio: float
-    """Of its median to the baseline's."""
+    """Ratio of the median throughput to the baseline's."""
     round_ratios: tuple[float, ...]
-    """To the baseline's run of the same round."""
+    """[rounds] ratio of the throughput to the baseline's in the same round."""
     stage_shares: tuple[tuple[float, float, float], ...]
-    """[stages] shares of busy, bubble and idle time, medians over the rounds."""
+    """[stages] shares of busy, bubble and idle time; medians over the rounds."""
     preemptions: tuple[int, ...]
     phase_switches: tuple[int, ...]
     same_outputs: int
-    """Requests whose tokens equal those of the baseline's first run, in every round."""
-    foreign_cores: tuple[float, ...]
-    """Cores that processes of others kept busy, by round."""
+    """Number of requests whose tokens equal those of the baseline's first run in every round."""
+    background_cores: tuple[float, ...]
+    """[rounds] cores that unrelated processes kept busy."""
 
 
 def summarise(
-    runs: dict[System, list[Run]], baseline: System, requests: int
+    runs: dict[System, list[RunResult]], baseline: System, requests: int
 ) -> tuple[Summary, ...]:
-    """A summary per system.
+    """Return one summary per system.
 
     Args:
-        runs: of each system, by round.
-        baseline: one of the systems, to which the others' ratios are taken.
-        requests: number of requests in a run.
+        runs: Runs of each system, by round.
+        baseline: System whose throughput is the denominator of the ratios.
+        requests: Number of requests in a run.
     """
     rates = {system: _rates(rounds) for system, rounds in runs.items()}
     reference = runs[baseline][0].outputs
@@ -69,14 +69,14 @@ def summarise(
                 tuple(run.preemptions for run in rounds if run.preemptions is not None),
                 tuple(run.phase_switches for run in rounds if run.phase_switches is not None),
                 sum(same),
-                tuple(run.foreign_cores for run in rounds),
+                tuple(run.background_cores for run in rounds),
             )
         )
     return tuple(summaries)
 
 
 def markdown_table(summaries: Sequence[Summary], baseline: System, requests: int) -> str:
-    """A row per system."""
+    """Return a Markdown table with one row per system."""
     rows = [_HEADER.format(baseline=f"`{baseline.name}`")]
     for each in summaries:
         speeds = each.tokens_per_second
@@ -88,21 +88,21 @@ def markdown_table(summaries: Sequence[Summary], baseline: System, requests: int
             f"`{each.system.name}`",
             f"{statistics.median(speeds):.0f} ({min(speeds):.0f}-{max(speeds):.0f})",
             f"{each.ratio:.2f} ({min(each.round_ratios):.2f}-{max(each.round_ratios):.2f})",
-            stages or "not told",
+            stages or "not reported",
             _range(each.preemptions),
             _range(each.phase_switches),
             f"{each.same_outputs} of {requests}",
-            f"{min(each.foreign_cores):.2f}-{max(each.foreign_cores):.2f}",
+            f"{min(each.background_cores):.2f}-{max(each.background_cores):.2f}",
         )
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
-def _rates(rounds: list[Run]) -> tuple[float, ...]:
+def _rates(rounds: list[RunResult]) -> tuple[float, ...]:
     return tuple(sum(map(len, run.outputs)) / run.seconds for run in rounds)
 
 
-def _shares(rounds: list[Run]) -> tuple[tuple[float, float, float], ...]:
+def _shares(rounds: list[RunResult]) -> tuple[tuple[float, float, float], ...]:
     stages = range(len(rounds[0].stages))
     return tuple(
         (
@@ -116,6 +116,6 @@ def _shares(rounds: list[Run]) -> tuple[tuple[float, float, float], ...]:
 
 def _range(counts: tuple[int, ...]) -> str:
     if not counts:
-        return "not told"
-    least, most = min(counts), max(counts)
-    return str(least) if least == most else f"{least}-{most}"
+        return "not reported"
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low}-{high}"

@@ -1,7 +1,7 @@
-"""What the scheduler costs per step, apart from any model.
+"""Measures the CPU time of the scheduler per step, without a model.
 
-Drives the real scheduler against a pipeline of no cost: `running` sequences hold KV, up to 100,000 wait. The time of
-`next_step` and `on_result` together is given per policy, for decode steps and for those that hold prefill.
+The real scheduler runs against a pipeline that costs nothing; `running` sequences hold KV and up to 100,000 wait. The
+table has the time of `next_step` and `on_result` together, by policy, for decode steps and for steps with prefill.
 
     python -m benchmarks.scheduler_cost --json RESULT.json
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.figures_file import add_json_option, open_figures
+from benchmarks.results_file import add_json_option, open_results_file
 from tdpipe.core.capacity import Capacity
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import Request
@@ -29,17 +29,18 @@ from tdpipe.simulation.stage_timeline import ControlOnStage
 _PROMPT = 100
 _OUTPUT = 400
 _NOW = 1e6
-"""Seconds since the last arrival: so long that work counts as finite, since the order of its end costs most."""
-AIM = ControlOnStage(100e-6, 0.5e-6)
-"""The bound that the scheduler's cost per decode step is held to."""
+"""Current time in seconds. The last arrival is so long ago that the scheduler expects no more requests, which is its
+most expensive case."""
+TARGET = ControlOnStage(100e-6, 0.5e-6)
+"""Upper limit of the scheduler's cost per decode step."""
 _HEADER = (
-    "| policy | running | waiting | rows a step | decode us: median (10th-90th percentile) | mean | aim | steps "
+    "| policy | running | waiting | rows per step | decode us: median (10th-90th percentile) | mean | target | steps "
     "| with prefill us: median | mean | steps |\n|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
 def steady_scheduler(policy: str, running: int, waiting: int, stages: int) -> Scheduler:
-    """A scheduler whose slots are all taken by sequences of staggered ages."""
+    """Return a scheduler whose slots are all taken, by sequences of different ages."""
     settings = SchedulerSettings(policy=policy, max_running=running)  # type: ignore[arg-type]
     blocks = running * (_PROMPT + _OUTPUT) // 16 * 2
     capacity = Capacity(blocks, 16, running, 2048)
@@ -47,31 +48,31 @@ def steady_scheduler(policy: str, running: int, waiting: int, stages: int) -> Sc
     draw = np.random.default_rng(0)
     lengths = LengthDistribution((100, 200, 400, 800))
     for number in range(running + waiting):
-        most = int(draw.integers(_OUTPUT // 2, _OUTPUT * 2))
-        scheduler.add(Request(str(number), (1,) * _PROMPT, most, lengths), 0.0)
+        max_tokens = int(draw.integers(_OUTPUT // 2, _OUTPUT * 2))
+        scheduler.add(Request(str(number), (1,) * _PROMPT, max_tokens, lengths), 0.0)
     return scheduler
 
 
 @dataclass(slots=True)
 class Costs:
-    """What steps cost while all slots are taken."""
+    """Cost of steps while all slots are taken."""
 
     decode: list[float] = field(default_factory=list)
     """Seconds of each decode step."""
     rows: list[int] = field(default_factory=list)
-    """Of each decode step."""
+    """Number of rows of each decode step."""
     other: list[float] = field(default_factory=list)
-    """Seconds of each step that holds prefill."""
+    """Seconds of each step with prefill."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What steps of one kind cost, in microseconds; 0 where there were none."""
+    """Cost of steps of one kind in microseconds; 0 if there are none."""
 
     steps: int
     mean: float
     percentiles: tuple[float, ...]
-    """10th, 50th and 90th."""
+    """10th, 50th and 90th percentile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +83,19 @@ class Cell:
     running: int
     waiting: int
     rows: float
-    """Of a decode step, on average."""
+    """Mean number of rows of a decode step."""
     decode: Summary
     other: Summary
-    """Steps that hold prefill."""
+    """Cost of steps with prefill."""
 
     @property
-    def aim(self) -> float:
-        """Microseconds that a decode step may cost."""
-        return 1e6 * (AIM.step + AIM.row * self.rows)
+    def target(self) -> float:
+        """Upper limit of the cost of a decode step in microseconds."""
+        return 1e6 * (TARGET.step + TARGET.row * self.rows)
 
 
 def measure(scheduler: Scheduler, running: int, steps: int) -> Costs:
-    """Costs of so many steps, or of those until all work is done."""
+    """Measure the cost of `steps` steps, or of fewer if all requests end before."""
     in_flight: list[Step] = []
     seconds: dict[int, float] = {}
     costs = Costs()
@@ -124,7 +125,7 @@ def measure(scheduler: Scheduler, running: int, steps: int) -> Costs:
 
 
 def summarise(seconds: list[float]) -> Summary:
-    """Of steps of one kind."""
+    """Summarise the seconds of steps of one kind."""
     if not seconds:
         return Summary(0, 0.0, (0.0,) * 3)
     times = np.array(seconds) * 1e6
@@ -145,7 +146,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2_000)
     add_json_option(parser)
     args = parser.parse_args()
-    file = open_figures(args.json, "scheduler_cost")
+    file = open_results_file(args.json, "scheduler_cost")
     cells = []
     print(f"{file.heading}\n{_HEADER}")
     for policy in args.policies:
@@ -169,7 +170,7 @@ def _row(cell: Cell) -> str:
         f"{cell.rows:.0f}",
         f"{median:.0f} ({low:.0f}-{high:.0f})",
         f"{cell.decode.mean:.0f}",
-        f"{cell.aim:.0f}",
+        f"{cell.target:.0f}",
         f"{cell.decode.steps}",
         f"{cell.other.percentiles[1]:.0f}",
         f"{cell.other.mean:.0f}",

@@ -1,4 +1,4 @@
-"""How far a profile is off the steps of a run, by what they were: where a simulation's error comes from."""
+"""Error of a profile by phase, which explains where the error of a simulation comes from."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.systems.job import StepTime
+    from benchmarks.systems.run import StepTime
     from tdpipe.core.step import Phase
 
 STEP_HEADER = (
-    "| steps | number | batch tokens, median | of the stages' time % | predicted to measured time, by stage "
+    "| phase | steps | batch tokens, median | share of stage time % | predicted / measured time, by stage "
     "| error of a step, mean % |\n|---|---|---|---|---|---|"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseError:
-    """Steps of one phase."""
+    """Error of the steps of one phase."""
 
     phase: Phase
     steps: int
     tokens: float
-    """Batch tokens of a step, the median."""
+    """Median of the batch tokens of a step."""
     share: float
-    """Of all stages' computing time."""
+    """Share of the time in which stages computed."""
     ratios: tuple[float, ...]
-    """[stages] predicted to measured seconds of all steps together; above 1 the profile is too slow."""
+    """[stages] ratio of predicted to measured seconds of all steps; above 1 the profile is too slow."""
     mean_error: float
-    """Mean of a step's absolute error, relative to what it took, over all stages."""
+    """Mean absolute error of a step relative to its measured time, over all stages."""
 
 
 def phase_errors(steps: Sequence[StepTime]) -> tuple[PhaseError, ...]:
-    """An entry per phase that occurs, what took longest first."""
+    """Return the error of each phase that occurs; the phase that took the longest comes first."""
     total = sum(sum(each.seconds) for each in steps)
     found = []
     for phase in {each.phase for each in steps}:
@@ -57,7 +57,7 @@ def phase_errors(steps: Sequence[StepTime]) -> tuple[PhaseError, ...]:
 
 
 def step_row(error: PhaseError) -> str:
-    """Its row under `STEP_HEADER`."""
+    """Return the row of the table that `STEP_HEADER` begins."""
     ratios = " · ".join(f"{each:.2f}" for each in error.ratios)
     return (
         f"| {error.phase} | {error.steps} | {error.tokens:.0f} | {error.share * 100:.0f} "

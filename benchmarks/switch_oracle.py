@@ -1,7 +1,8 @@
-"""How near `temporal`'s switch rule comes to an oracle that searches the switch points of the very requests.
+"""Compares the switch rule of `temporal` with an oracle that searches for the best switch points of the same requests.
 
-The oracle runs the whole simulation for each set of switch points: first every threshold of free KV and of how full KV
-is made, then changes of single points of the best and of our own ones. What it finds bounds the best from below only.
+The oracle simulates the whole run for each set of switch points. It first tries every threshold of free KV and of KV
+utilisation, then changes single points of the best threshold and of the policy's own run. Its result is a lower limit
+of what the best switch points achieve.
 
     python -m benchmarks.switch_oracle --trace LENGTHS.csv --profiles DIRECTORY --json RESULT.json
 """
@@ -18,11 +19,11 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, get_args
 
-from benchmarks.ablated import AblatedCandidate, free_share, temporal
-from benchmarks.figures_file import add_json_option, open_figures
+from benchmarks.ablated_policies import AblatedCandidate, free_share, temporal
 from benchmarks.machine import cpu_cores
 from benchmarks.paper_work import CELLS, Task, jobs_of, scenario_of
-from benchmarks.switch_points import Points, Recording, Replay, climb
+from benchmarks.results_file import add_json_option, open_results_file
+from benchmarks.switch_points import Points, Recording, Replay, hill_climb
 from tdpipe.core.errors import TDPipeError
 from tdpipe.simulation.candidate import make_candidate, simulate
 from tdpipe.simulation.length_knowledge import Knowledge
@@ -37,14 +38,14 @@ if TYPE_CHECKING:
     from tdpipe.scheduling.policy import Policy
 
 _SHARES = (0.01, 0.03, 0.06, 0.1, 0.15, 0.22, 0.32, 0.45)
-"""Of the KV cache that is free at a switch."""
+"""Shares of the KV cache that are free when a decode phase ends."""
 _FILLS = (0.95, 1.0, 1.05)
-"""Parts of the KV cache that the forecast may reach."""
+"""Shares of the KV cache that the forecast may reach."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What one search found. Rates are output tokens/s."""
+    """Result of one search. Rates are in output tokens per second."""
 
     cell: str
     lengths: str
@@ -52,28 +53,30 @@ class Search:
     ours: float
     our_switches: int
     threshold: float
-    """The best fixed one's rate."""
+    """Rate of the best fixed threshold."""
     share: float
+    """Share of free KV of the best threshold."""
     fill: float
+    """Share of the KV cache that the forecast may reach at the best threshold."""
     found: float
-    """The best of all."""
+    """Best rate of all switch points that were tried."""
     found_switches: int
     evaluations: int
 
     @property
     def ratio(self) -> float:
-        """Ours to the best found."""
+        """Rate of the policy as a share of the best rate found."""
         return self.ours / self.found
 
 
 def _filled(demands: Demands, fill: float, margin: float) -> FloatArray:
-    """[n] blocks that must be there if the forecast may reach `fill` of the cache."""
+    """Return [n] blocks that the forecast needs if it may reach a share `fill` of the cache."""
     peaks: FloatArray = demands.peaks(margin) / fill
     return peaks
 
 
 def search(task: Task, evaluations: int) -> Search:
-    """Look for the best switch points of a task's requests."""
+    """Search for the best switch points of a task's requests."""
     scenario = scenario_of(CELLS[task.cell], task.profiles)
     jobs = jobs_of(task)
     settings = task.candidate.settings
@@ -93,7 +96,7 @@ def search(task: Task, evaluations: int) -> Search:
         def replayed(tried: Points) -> float:
             return rate(Replay(settings, tried, len(jobs), peaks))
 
-        found, highest = climb(start, replayed, len(jobs), evaluations // 2, Random(task.seed))
+        found, highest = hill_climb(start, replayed, len(jobs), evaluations // 2, Random(task.seed))
         return highest, len(found)
 
     ours, our_points = recorded(temporal(settings))
@@ -127,11 +130,11 @@ def search(task: Task, evaluations: int) -> Search:
 
 
 def table_of(searches: list[Search]) -> str:
-    """In Markdown; medians over the seeds of each cell and kind of lengths."""
+    """Return a Markdown table with medians over the seeds of each cell and knowledge of lengths."""
     lines = [
         (
-            "| cell | lengths known by | ours, tokens/s (switches) | best threshold (KV free, filled to) "
-            "| best found (switches) | ours of the best found, median (least) |"
+            "| cell | lengths known from | temporal, tokens/s (switches) | best threshold (KV free, filled to) "
+            "| best found (switches) | temporal / best found, median (min) |"
         ),
         "|---|---|---|---|---|---|",
     ]
@@ -150,12 +153,16 @@ def table_of(searches: list[Search]) -> str:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What to search."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trace", type=Path, help=f"CSV of lengths, else a {SYNTHETIC} mix")
-    parser.add_argument("--profiles", type=Path, help="folder of measured tables, else estimates")
+    parser.add_argument(
+        "--trace", type=Path, help=f"CSV file of lengths; default: a {SYNTHETIC} trace"
+    )
+    parser.add_argument(
+        "--profiles", type=Path, help="folder of measured tables; default: estimates"
+    )
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=["13B"])
     parser.add_argument("--requests", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3)
@@ -164,10 +171,10 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         choices=get_args(Knowledge),
         default=["oracle", "classifier"],
-        help="what the scheduler knows; the oracle of switch points always sees what comes out",
+        help="what the scheduler knows about lengths; the oracle of switch points always knows the throughput",
     )
     parser.add_argument(
-        "--evaluations", type=int, default=160, help="simulations of changed points"
+        "--evaluations", type=int, default=160, help="number of simulations of changed points"
     )
     parser.add_argument("--processes", type=int, default=cpu_cores())
     add_json_option(parser)
@@ -177,7 +184,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Search, and print a section for a page of `docs/benchmarks/`."""
     args = parse_arguments()
-    file = open_figures(args.json, "switch_oracle")
+    file = open_results_file(args.json, "switch_oracle")
     candidate = make_candidate("temporal")
     tasks = [
         Task(cell, candidate, args.requests, seed, lengths, args.trace, args.profiles)

@@ -1,6 +1,6 @@
-"""Moments at which decode phases end, as a list that can be replayed and changed: what an oracle searches.
+"""Switch points, at which decode phases end, as a list that an oracle can replay and change.
 
-A moment is the number of requests that have ended by then, so that moving one leaves the others where they are.
+A switch point is the number of requests that have ended by then, so that moving one does not move the others.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from benchmarks.ablated import AblatedTemporal
+from benchmarks.ablated_policies import AblatedTemporal
 from tdpipe.core.step import Phase
 
 if TYPE_CHECKING:
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from tdpipe.scheduling.view import View
 
 Points = tuple[int, ...]
-"""Requests that have ended at each switch from decode to prefill, ascending."""
-_FARTHEST = 24
-"""Requests by which a switch is moved at once, at most."""
+"""Number of requests that have ended at each switch from decode to prefill, in ascending order."""
+_MAX_MOVE = 24
+"""Maximum number of requests by which one change moves a switch point."""
 
 
 class Replay(AblatedTemporal):
     """The `temporal` policy whose decode phases end at given points instead of by its switch rule.
 
     Args:
-        settings: settings of the policy.
-        points: when to switch.
-        requests: number of requests of the run, all of which are there from its start.
-        peaks: see `AblatedTemporal`.
+        settings: Settings of the policy.
+        points: Switch points.
+        requests: Number of requests of the run, all of which arrive at its start.
+        peaks: See `AblatedTemporal`.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class Replay(AblatedTemporal):
 
 
 class Recording:
-    """Notes when a policy ends its decode phases.
+    """A policy that records when another policy ends its decode phases.
 
     Args:
-        inner: policy that decides.
-        requests: number of requests of the run, all of which are there from its start.
+        inner: Policy that decides.
+        requests: Number of requests of the run, all of which arrive at its start.
     """
 
     name = "temporal"
@@ -78,12 +78,12 @@ class Recording:
     def __init__(self, inner: TemporalPolicy, requests: int) -> None:
         self._inner = inner
         self._requests = requests
-        self._noted: list[int] = []
+        self._recorded: list[int] = []
 
     @property
     def points(self) -> Points:
-        """Points at which decode phases have ended so far."""
-        return tuple(self._noted)
+        """Switch points that have been recorded so far."""
+        return tuple(self._recorded)
 
     def reset(self) -> None:
         """See `Policy.reset`."""
@@ -94,43 +94,49 @@ class Recording:
         phase = self._inner.phase
         plan = self._inner.plan(view)
         if plan is not None and plan.phase is Phase.PREFILL and phase is Phase.DECODE:
-            self._noted.append(view.changes - self._requests)
+            self._recorded.append(view.changes - self._requests)
         return plan
 
 
-def changed(points: Points, last: int, random: Random) -> Points:
-    """The points with one of them moved, left out or put in, or all from one on moved; between 1 and `last`."""
+def mutate(points: Points, last: int, random: Random) -> Points:
+    """Return the points with one of them moved, removed or added, or with all from one on moved.
+
+    All points stay between 1 and `last`.
+    """
     move = random.choice(("one", "one", "rest", "drop", "insert"))
     if not points or move == "insert":
         return tuple(sorted({*points, random.randint(1, last)}))
     chosen = random.randrange(len(points))
     if move == "drop":
         return points[:chosen] + points[chosen + 1 :]
-    by = random.choice((-1, 1)) * random.randint(1, _FARTHEST)
+    by = random.choice((-1, 1)) * random.randint(1, _MAX_MOVE)
     end = chosen + 1 if move == "one" else len(points)
     moved = {min(max(each + by, 1), last) for each in points[chosen:end]}
     return tuple(sorted({*points[:chosen], *moved, *points[end:]}))
 
 
-def climb(
+def hill_climb(
     start: Points,
     rate: Callable[[Points], float],
     last: int,
     evaluations: int,
     random: Random,
 ) -> tuple[Points, float]:
-    """The best points found by changes that are kept when they make the rate higher.
+    """Maximise a rate by random changes of the switch points (hill climbing).
 
     Args:
-        start: where to begin.
-        rate: to maximise.
-        last: number of requests.
-        evaluations: of `rate`.
-        random: chooses the changes.
+        start: Switch points at which the search starts.
+        rate: Function to maximise.
+        last: Number of requests.
+        evaluations: Number of changes that are tried.
+        random: Source of the changes.
+
+    Returns:
+        The best switch points found, and their rate.
     """
     best, highest = start, rate(start)
     for _ in range(evaluations):
-        points = changed(best, last, random)
+        points = mutate(best, last, random)
         found = rate(points)
         if found > highest:
             best, highest = points, found

@@ -14,8 +14,8 @@ from benchmarks.gpu_check.context import temporary_folder
 from benchmarks.gpu_check.kept_stages import KeptStages
 from benchmarks.gpu_check.llama_checkpoint import write_llama
 from benchmarks.gpu_check.part import Finding, PartSkippedError
-from benchmarks.systems.engine import engine_settings
-from benchmarks.systems.job import BLOCK_SIZE, Job, System
+from benchmarks.systems.run import BLOCK_SIZE, RunConfig, System
+from benchmarks.systems.tdpipe_engine import engine_settings
 from tdpipe.model.description import describe_model
 
 if TYPE_CHECKING:
@@ -102,14 +102,16 @@ def large_settings(context: CheckContext) -> Settings:
         PartSkippedError: there is no checkpoint.
     """
     settings = engine_settings(
-        large_job(context, System("steps", "tdpipe", context.stages, "adaptive"))
+        large_run_config(context, System("steps", "tdpipe", context.stages, "adaptive"))
     )
     # The checkpoint's directory is a temporary one, whose name says nothing.
     model = settings.model.model_copy(update={"name": context.scale.model.name})
     return settings.model_copy(update={"model": model})
 
 
-def large_job(context: CheckContext, system: System, requests: tuple[MixRequest, ...] = ()) -> Job:
+def large_run_config(
+    context: CheckContext, system: System, requests: tuple[MixRequest, ...] = ()
+) -> RunConfig:
     """What a system serves the large model with.
 
     Raises:
@@ -117,7 +119,7 @@ def large_job(context: CheckContext, system: System, requests: tuple[MixRequest,
     """
     if context.checkpoint is None:
         raise PartSkippedError("the checkpoint was not written")
-    return Job(
+    return RunConfig(
         system,
         str(context.checkpoint),
         requests,

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.gpu_check.large_model import large_job, unload_model
+from benchmarks.gpu_check.large_model import large_run_config, unload_model
 from benchmarks.gpu_check.part import Finding
 from benchmarks.request_mix import make_requests
-from benchmarks.systems.engine import run_engine
-from benchmarks.systems.generate_batch import run_generate_batch
-from benchmarks.systems.job import System
+from benchmarks.systems.run import System
+from benchmarks.systems.tdpipe_engine import run_engine
+from benchmarks.systems.transformers_engine import run_generate_batch
 
 if TYPE_CHECKING:
     from benchmarks.gpu_check.context import CheckContext
     from benchmarks.request_mix import MixRequest
-    from benchmarks.systems.job import Policy, Run
+    from benchmarks.systems.run import Policy, RunResult
 
 POLICIES: tuple[Policy, ...] = ("adaptive", "temporal", "hybrid")
 _SEED = 0
@@ -30,11 +30,11 @@ def serve_policy(context: CheckContext, policy: Policy) -> Finding:
         TDPipeError: the engine does not start, or fails.
     """
     system = System(policy, "tdpipe", context.stages, policy)
-    job = large_job(context, system, _requests(context))
-    run = run_engine(job, context.model)
+    config = large_run_config(context, system, _requests(context))
+    run = run_engine(config, context.model)
     shares = ", ".join(f"{each.busy / run.seconds:.0%}" for each in run.stages)
     text = f"stages busy {shares}; {run.preemptions} preemptions"
-    return _finding(run, job.requests, text)
+    return _finding(run, config.requests, text)
 
 
 def serve_generate_batch(context: CheckContext) -> Finding:
@@ -48,7 +48,7 @@ def serve_generate_batch(context: CheckContext) -> Finding:
     unload_model(context)
     rows = max(context.scale.batches)
     system = System("generate_batch", "generate_batch", rows=rows)
-    run = run_generate_batch(large_job(context, system, requests))
+    run = run_generate_batch(large_run_config(context, system, requests))
     return _finding(run, requests, f"at most {rows} rows a step")
 
 
@@ -69,7 +69,7 @@ def _requests(context: CheckContext) -> tuple[MixRequest, ...]:
     return make_requests(lengths, scale.model.vocab_size, _SEED)
 
 
-def _finding(run: Run, requests: tuple[MixRequest, ...], text: str) -> Finding:
+def _finding(run: RunResult, requests: tuple[MixRequest, ...], text: str) -> Finding:
     outputs = sum(map(len, run.outputs))
     prompts = sum(len(each.prompt) for each in requests)
     work = f"{len(requests)} requests with {prompts} prompt and {outputs} output tokens"

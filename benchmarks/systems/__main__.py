@@ -1,4 +1,4 @@
-"""The process in which one system is measured: a job on stdin, its run into the file named."""
+"""Process that measures one system: it reads a `RunConfig` from stdin and writes a `RunResult` to the named file."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from benchmarks.systems.job import Job
+from benchmarks.systems.run import RunConfig
 from tdpipe.core.errors import TDPipeError
 
 if TYPE_CHECKING:
-    from benchmarks.systems.job import Run
+    from benchmarks.systems.run import RunResult
 
 
 def main() -> None:
-    """Run the job; an expected error is one line and exit status 1."""
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    """Measure the system; an expected error is printed in one line and the exit status is 1."""
+    config = msgspec.json.decode(sys.stdin.buffer.read(), type=RunConfig)
     try:
-        run = _run(job)
+        run = _run(config)
     except TDPipeError as error:
-        sys.exit(f"{job.system.name}: {error}")
+        sys.exit(f"{config.system.name}: {error}")
     Path(sys.argv[1]).write_bytes(msgspec.json.encode(run))
 
 
-def _run(job: Job) -> Run:
-    # Each process imports only what it measures.
-    match job.system.engine:
+def _run(config: RunConfig) -> RunResult:
+    # The imports are local, because no interpreter has all of these engines.
+    match config.system.engine:
         case "tdpipe":
-            from benchmarks.systems.engine import run_engine
+            from benchmarks.systems.tdpipe_engine import run_engine
 
-            return run_engine(job)
+            return run_engine(config)
         case "generate_batch":
-            from benchmarks.systems.generate_batch import run_generate_batch
+            from benchmarks.systems.transformers_engine import run_generate_batch
 
-            return run_generate_batch(job)
+            return run_generate_batch(config)
         case "vllm":
-            from benchmarks.systems.vllm_peer import run_vllm
+            from benchmarks.systems.vllm_engine import run_vllm
 
-            return run_vllm(job)
+            return run_vllm(config)
         case "llama_cpp":
-            from benchmarks.systems.llama_cpp_peer import run_llama_cpp
+            from benchmarks.systems.llama_cpp_engine import run_llama_cpp
 
-            return run_llama_cpp(job)
+            return run_llama_cpp(config)
 
 
 if __name__ == "__main__":

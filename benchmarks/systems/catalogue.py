@@ -1,19 +1,19 @@
-"""The systems that can be measured, by the names that the command line gives them."""
+"""Systems that can be measured, by their names on the command line."""
 
 from __future__ import annotations
 
-from benchmarks.systems.job import System
+from benchmarks.systems.run import System
 
-_BUDGETS = (64, 128, 256)
-"""Token budgets of hybrid to try beside the job's."""
+_HYBRID_BUDGETS = (64, 128, 256)
+"""Token budgets of the hybrid policy, in addition to the default."""
 _VLLM_BUDGETS = (128, 256, 512, 1_024)
-"""Of vLLM, beside its own default."""
+"""Token budgets of vLLM, in addition to its default."""
 
 
 def _hybrid(stages: int) -> dict[str, System]:
     name = _stages(stages)
     systems = {f"hybrid-{stages}": System(f"hybrid, {name}", "tdpipe", stages, "hybrid")}
-    for budget in _BUDGETS:
+    for budget in _HYBRID_BUDGETS:
         systems[f"hybrid-{stages}-{budget}"] = System(
             f"hybrid at {budget} tokens, {name}", "tdpipe", stages, "hybrid", budget
         )

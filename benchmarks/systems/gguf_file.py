@@ -1,4 +1,4 @@
-"""A llama checkpoint of safetensors as the one file that llama.cpp reads, without a tokenizer."""
+"""Converts a Llama checkpoint of safetensors to GGUF, the format of llama.cpp, without a tokenizer."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _PARTS = {
 
 
 def write_gguf(checkpoint: Path, file: Path, dtype: str) -> None:
-    """Write `checkpoint`'s weights to `file`.
+    """Write the weights of `checkpoint` to `file`.
 
     Args:
-        checkpoint: a directory of `random_llama`.
-        file: to be written.
-        dtype: of the matrices, float32 or bfloat16; norms are float32, which llama.cpp asks for.
+        checkpoint: Directory that `random_llama` wrote.
+        file: GGUF file to write.
+        dtype: Data type of the matrices, float32 or bfloat16. Norms are float32, as llama.cpp requires.
     """
     import gguf
     from safetensors.numpy import load_file
@@ -45,8 +45,8 @@ def write_gguf(checkpoint: Path, file: Path, dtype: str) -> None:
     for name, weight in load_file(checkpoint / "model.safetensors").items():
         kind = ggml_type(dtype if weight.ndim > 1 else "float32")
         rotated = _rotated_heads(name, config)
-        laid = interleave_halves(weight, rotated) if rotated else weight
-        writer.add_tensor(gguf_name(name), gguf.quantize(laid, kind), raw_dtype=kind)
+        ordered = interleave_halves(weight, rotated) if rotated else weight
+        writer.add_tensor(gguf_name(name), gguf.quantize(ordered, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -54,14 +54,14 @@ def write_gguf(checkpoint: Path, file: Path, dtype: str) -> None:
 
 
 def ggml_type(dtype: str) -> GGMLQuantizationType:
-    """What ggml calls float32 or bfloat16."""
+    """Return ggml's type for float32 or bfloat16."""
     from gguf import GGMLQuantizationType
 
     return GGMLQuantizationType.BF16 if dtype == "bfloat16" else GGMLQuantizationType.F32
 
 
 def gguf_name(name: str) -> str:
-    """A tensor's name in GGUF, from that in a checkpoint."""
+    """Return the GGUF name of a checkpoint's tensor."""
     part, suffix = name.rsplit(".", 1)
     if not part.startswith("model.layers."):
         return f"{_PARTS[part]}.{suffix}"
@@ -70,7 +70,7 @@ def gguf_name(name: str) -> str:
 
 
 def interleave_halves(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """[heads * width, inputs] with each head's two halves interleaved.
+    """Interleave the two halves of each head in a [heads * width, inputs] matrix.
 
     transformers rotates element i of a head with element i + width / 2, llama.cpp with its neighbour.
     """
@@ -94,7 +94,7 @@ def _describe(writer: Any, config: dict[str, Any]) -> None:  # noqa: ANN401 - gg
 
 
 def _rotated_heads(name: str, config: dict[str, Any]) -> int:
-    """Heads of a matrix that makes queries or keys; 0 for others."""
+    """Return the number of heads of a query or key projection, and 0 for other tensors."""
     if ".q_proj." in name:
         return int(config["num_attention_heads"])
     return int(config["num_key_value_heads"]) if ".k_proj." in name else 0

@@ -1,4 +1,4 @@
-"""What stands in a mechanism's place, and how a row's loss is taken."""
+"""Replacements of mechanisms, and the loss of a row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from benchmarks import ablations
-from benchmarks.ablated import (
+from benchmarks.ablated_policies import (
     a_free_block,
     as_they_come,
     by_count,
@@ -40,7 +40,7 @@ TASK = Task("13B", make_candidate("temporal"), 20, 0, "oracle", None, None)
 
 @dataclass
 class Ready:
-    """The part of a view that batches are chosen from: `ready` slots, the youngest sequence in the lowest."""
+    """Part of a view that batches are chosen from: `ready` slots, of which the lowest has the youngest sequence."""
 
     slots: list[int]
     decoding: int
@@ -59,31 +59,31 @@ def chosen(batch: DecodeBatch, slots: list[int], decoding: int) -> list[int]:
     return batch(view).tolist()
 
 
-def test_by_count_takes_an_equal_share_of_those_that_waited_longest() -> None:
+def test_batches_by_count_have_an_equal_share_of_the_sequences_that_waited_longest() -> None:
     assert chosen(by_count, [5, 3, 4, 0], 7) == [5, 3, 4, 0]
     assert chosen(by_count, [5, 3, 4, 0], 5) == [5, 3, 4]
 
 
-def test_as_published_the_share_is_of_those_that_arrived_first() -> None:
+def test_published_batches_have_an_equal_share_of_the_sequences_that_arrived_first() -> None:
     assert chosen(by_count_and_arrival, [0, 3, 5, 4], 4) == [5, 4]
 
 
-def test_without_stealing_a_batch_has_its_own_members_only() -> None:
+def test_fixed_batches_keep_their_members() -> None:
     assert chosen(own_members, [5, 4, 3, 1], 8) == [5, 3, 1]
     assert chosen(own_members, [], 8) == []
 
 
-def test_unbalanced_batches_take_all_that_is_ready() -> None:
+def test_unbalanced_batches_have_all_ready_sequences() -> None:
     assert chosen(as_they_come, [5, 4, 3], 8) == [5, 4, 3]
 
 
-def test_who_does_not_look_ahead_counts_the_blocks_in_use() -> None:
+def test_without_a_forecast_the_blocks_in_use_count() -> None:
     demands = Demands(np.array([[4.0, 9.0], [6.0, 20.0]]), np.ones((2, 2)))
     assert used_now(demands).tolist() == [4.0, 6.0]
     assert used_now(demands, share=0.5).tolist() == [8.0, 12.0]
 
 
-def test_a_threshold_switches_at_so_much_free_kv() -> None:
+def test_a_threshold_switches_at_a_share_of_free_kv() -> None:
     @dataclass
     class Blocks:
         free_blocks: int
@@ -94,7 +94,7 @@ def test_a_threshold_switches_at_so_much_free_kv() -> None:
     assert not free_share(view, [], share=0.21)
 
 
-def test_who_expects_no_growth_admits_into_every_free_block() -> None:
+def test_without_an_outlook_every_free_block_admits_requests() -> None:
     @dataclass
     class Blocks:
         free_blocks: int
@@ -109,13 +109,13 @@ def test_who_expects_no_growth_admits_into_every_free_block() -> None:
     assert not a_free_block(view)
 
 
-def test_every_row_has_a_name_of_its_own_and_the_policy_that_it_tells() -> None:
+def test_every_row_has_a_unique_name_and_builds_its_policy() -> None:
     assert len({each.name for each in ABLATIONS}) == len(ABLATIONS)
     for each in ABLATIONS:
         assert each.build(make_candidate(each.policy).settings).name == each.policy
 
 
-def test_losses_are_taken_seed_by_seed_from_the_same_policy() -> None:
+def test_losses_are_relative_to_the_same_policy_with_the_same_seed() -> None:
     tried = tuple(
         Ablation(policy, mechanism)
         for policy in ("adaptive", "temporal")
@@ -136,7 +136,7 @@ def test_losses_are_taken_seed_by_seed_from_the_same_policy() -> None:
     assert len(table.splitlines()) == 2 + len(rows)
 
 
-def test_what_stage_0_spends_on_scheduling_reaches_the_simulation() -> None:
+def test_scheduling_on_stage_0_slows_the_simulation() -> None:
     rows = [each for each in ABLATIONS if each.policy == "temporal"]
     whole, published = (
         run_ablation(next(each for each in rows if ends in each.name), TASK)
@@ -145,17 +145,19 @@ def test_what_stage_0_spends_on_scheduling_reaches_the_simulation() -> None:
     assert published.seconds > whole.seconds
 
 
-def test_who_knows_max_tokens_only_is_told_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_policy_that_knows_max_tokens_gets_no_other_lengths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     served: list[Job] = []
 
-    def noted(
+    def recording(
         candidate: Candidate, scenario: Scenario, jobs: list[Job]
     ) -> tuple[SimulationRecord, StageTimeline]:
         served.extend(jobs)
         return simulate(candidate, scenario, jobs)
 
-    monkeypatch.setattr(ablations, "simulate", noted)
-    run_ablation(next(each for each in ABLATIONS if each.told == "max_tokens"), TASK)
+    monkeypatch.setattr(ablations, "simulate", recording)
+    run_ablation(next(each for each in ABLATIONS if each.lengths == "max_tokens"), TASK)
     assert [each.lengths.outcomes for each in served] == [(each.max_tokens,) for each in served]
     assert [each.output_tokens for each in served] == [each.output_tokens for each in jobs_of(TASK)]
     assert any(each.max_tokens > each.output_tokens for each in served)

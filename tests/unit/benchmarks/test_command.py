@@ -7,7 +7,7 @@ from benchmarks.__main__ import NAMES, main
 
 
 class Runs:
-    """Stands in for `subprocess.run`: notes the module, and ends with `status`."""
+    """Replaces `subprocess.run`: records the module and returns `status`."""
 
     def __init__(self) -> None:
         self.modules: list[str] = []
@@ -28,12 +28,12 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
 @pytest.mark.parametrize(
     ("arguments", "names"), [([], ()), (["real_work"], ("real_work",)), (["all"], NAMES)]
 )
-def test_what_is_named_runs(runs: Runs, arguments: list[str], names: tuple[str, ...]) -> None:
+def test_the_named_benchmarks_run(runs: Runs, arguments: list[str], names: tuple[str, ...]) -> None:
     main(arguments)
     assert runs.modules == [f"benchmarks.{name}" for name in names]
 
 
-def test_a_benchmark_that_fails_is_the_last_and_gives_its_status(runs: Runs) -> None:
+def test_a_failing_benchmark_ends_the_run_with_its_status(runs: Runs) -> None:
     runs.status = 3
     with pytest.raises(SystemExit) as caught:
         main(["all"])
@@ -41,10 +41,10 @@ def test_a_benchmark_that_fails_is_the_last_and_gives_its_status(runs: Runs) -> 
     assert runs.modules == [f"benchmarks.{NAMES[0]}"]
 
 
-def test_an_unknown_benchmark_is_told_with_those_that_there_are(
+def test_an_unknown_benchmark_is_rejected_with_the_known_names(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         main(["speed"])
-    assert "there are " + ", ".join(NAMES) in capsys.readouterr().err
+    assert "choose from " + ", ".join(NAMES) in capsys.readouterr().err
     assert not runs.modules

@@ -1,4 +1,4 @@
-"""What the sweep over prices of mixing computes beside its simulations."""
+"""Costs of mixed steps, and the amount from which separate phases are faster."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from benchmarks.mixing_cost import PRICES, Point, crossing, draw, priced
+from benchmarks.mixing_cost import PRICES, Point, crossing, draw, with_price
 
 from tdpipe.core.step import Phase, Step
 from tdpipe.scheduling.cost_model import CostModel, proportional_cost
@@ -21,8 +21,8 @@ def point(amount: float, temporal: float, hybrid: float) -> Point:
     return Point(amount, temporal, hybrid, 128, max(temporal, hybrid))
 
 
-def chunk_beside_a_decode_row(cost: CostModel) -> float:
-    """Seconds of a step of one decode row and a chunk of 256 tokens, each after 1,000 tokens of context."""
+def mixed_step_seconds(cost: CostModel) -> float:
+    """Return the seconds of a step with a decode row and a chunk of 256 tokens, both after 1,000 tokens of context."""
     none = np.zeros(0, dtype=np.int32)
     counts = np.array([1, 256], dtype=np.int32)
     first = np.array([1_000, 1_000], dtype=np.int32)
@@ -33,27 +33,25 @@ def chunk_beside_a_decode_row(cost: CostModel) -> float:
 
 
 @pytest.mark.parametrize("kind", PRICES)
-def test_the_first_amount_of_each_price_is_free_and_the_next_ones_are_dearer(kind: str) -> None:
-    times = [
-        chunk_beside_a_decode_row(priced(FREE, kind, amount)) for amount in PRICES[kind].amounts
-    ]
-    assert times[0] == chunk_beside_a_decode_row(FREE)
+def test_the_first_amount_of_each_price_is_free_and_the_next_ones_cost_more(kind: str) -> None:
+    times = [mixed_step_seconds(with_price(FREE, kind, amount)) for amount in PRICES[kind].amounts]
+    assert times[0] == mixed_step_seconds(FREE)
     assert sorted(set(times)) == times
 
 
-def test_phases_overtake_where_the_lines_between_two_points_cross() -> None:
+def test_the_crossing_is_interpolated_between_two_points() -> None:
     assert crossing([point(0.0, 90.0, 100.0), point(4.0, 90.0, 60.0)]) == pytest.approx(1.0)
 
 
-def test_phases_that_never_lead_overtake_nowhere() -> None:
+def test_there_is_no_crossing_where_mixing_is_always_faster() -> None:
     assert crossing([point(0.0, 90.0, 100.0), point(4.0, 90.0, 91.0)]) is None
 
 
-def test_phases_that_lead_from_the_start_overtake_there() -> None:
+def test_the_crossing_is_the_first_amount_where_phases_are_always_faster() -> None:
     assert crossing([point(1.0, 90.0, 80.0), point(4.0, 90.0, 70.0)]) == 1.0
 
 
-def test_the_picture_has_a_panel_for_each_price(tmp_path: Path) -> None:
+def test_the_picture_of_several_prices_is_written(tmp_path: Path) -> None:
     points = [point(1.0, 90.0, 100.0), point(4.0, 90.0, 60.0)]
     draw(tmp_path / "picture.png", "a title", {"replay": points, "rereads": points})
     assert (tmp_path / "picture.png").stat().st_size > 0

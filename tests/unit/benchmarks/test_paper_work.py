@@ -1,4 +1,4 @@
-"""What competes in the paper's experiment, and that a sweep picks each baseline's own best."""
+"""Policies of the paper's experiment, and the tuning of the baselines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BEST = {"hybrid": 192, "throttled": 1024, "separate": 512, "tp-hybrid": 64, "tp-
 
 
 class Rate:
-    """A result that is the better the nearer the budget is to the best one."""
+    """Figures whose throughput is higher the nearer the budget is to the best one."""
 
     def __init__(self, task: Task) -> None:
         name = task.candidate.name.split(" @")[0]
@@ -38,7 +38,7 @@ def pool() -> Iterator[Executor]:
         yield threads
 
 
-def test_a_sweep_picks_each_baselines_best_budget(
+def test_a_sweep_finds_the_best_budget_of_each_baseline(
     monkeypatch: pytest.MonkeyPatch, pool: Executor
 ) -> None:
     monkeypatch.setattr(paper_work, "run_task", Rate)
@@ -47,7 +47,7 @@ def test_a_sweep_picks_each_baselines_best_budget(
     assert budgets == BEST
 
 
-def test_every_baseline_competes_as_shipped_and_tuned_and_none_twice() -> None:
+def test_every_baseline_runs_as_shipped_and_tuned_and_none_runs_twice() -> None:
     tuned = {name: make_candidate(name).with_budget(budget) for name, budget in BEST.items()}
     tuned["hybrid"] = tuned["hybrid"].with_budget(512)  # as shipped
     names = [each.name for each in candidates(tuned)]
@@ -57,11 +57,11 @@ def test_every_baseline_competes_as_shipped_and_tuned_and_none_twice() -> None:
     assert {name.split(" @")[0] for name in names} >= BASELINES
 
 
-def test_bounds_are_those_of_the_tasks_own_requests() -> None:
+def test_bounds_depend_on_the_requests_of_the_task() -> None:
     scenario = scenario_of(paper_work.CELLS["13B"], None)
     bounds = [paper_work._bounds(scenario, task(seed))[0] for seed in (0, 1)]
     assert bounds[0] != bounds[1]
     room = scenario.pipeline_kv_tokens
-    told = steady_bound(scenario.pipeline, scenario.stages, room, jobs_of(task(1)), mixing=True)
-    assert bounds[1] == told.tokens_per_second
-    assert paper_work._of([bounds[0], bounds[1] / 2], bounds) == 0.75
+    expected = steady_bound(scenario.pipeline, scenario.stages, room, jobs_of(task(1)), mixing=True)
+    assert bounds[1] == expected.tokens_per_second
+    assert paper_work._median_share([bounds[0], bounds[1] / 2], bounds) == 0.75

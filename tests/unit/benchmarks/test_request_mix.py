@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_trace_s_requests_are_a_quarter_as_long_and_long_prompts_are_left_out(
+def test_lengths_of_a_trace_are_divided_by_four_and_long_prompts_are_left_out(
     tmp_path: Path,
 ) -> None:
     trace = tmp_path / "lengths.csv"
@@ -21,14 +21,14 @@ def test_a_trace_s_requests_are_a_quarter_as_long_and_long_prompts_are_left_out(
         mix_lengths(trace, 3, seed=0)
 
 
-def test_without_a_trace_lengths_are_synthetic_and_the_seed_s() -> None:
+def test_without_a_trace_lengths_are_synthetic_and_depend_on_the_seed() -> None:
     lengths = mix_lengths(None, 50, seed=1)
     assert lengths == mix_lengths(None, 50, seed=1)
     assert lengths != mix_lengths(None, 50, seed=2)
     assert max(prompt for prompt, _ in lengths) <= 256
 
 
-def test_requests_have_their_lengths_and_kv_holds_only_some_of_them() -> None:
+def test_requests_have_the_drawn_lengths_and_the_kv_cache_holds_only_some_of_them() -> None:
     requests = make_requests([(3, 7), (5, 5)], vocabulary=11, seed=0)
     assert [(len(each.prompt), each.output_tokens) for each in requests] == [(3, 7), (5, 5)]
     assert all(0 <= token < 11 for each in requests for token in each.prompt)

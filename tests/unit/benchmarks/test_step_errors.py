@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 from benchmarks.step_errors import phase_errors
-from benchmarks.systems.job import StepTime
+from benchmarks.systems.run import StepTime
 
 from tdpipe.core.step import Phase
 
 
-def test_errors_are_told_by_phase_and_stage_and_weighed_by_time() -> None:
+def test_errors_are_reported_by_phase_and_stage_and_weighted_by_time() -> None:
     steps = [
         StepTime(Phase.DECODE, 10, (1.0, 1.0), (1.0, 1.0)),
         StepTime(Phase.PREFILL, 500, (2.0, 1.0), (3.0, 1.0)),

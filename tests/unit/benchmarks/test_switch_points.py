@@ -1,4 +1,4 @@
-"""Switch points that are replayed, noted and searched."""
+"""Recording, replay and search of switch points."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from benchmarks.switch_points import Points, Recording, Replay, changed, climb
+from benchmarks.switch_points import Points, Recording, Replay, hill_climb, mutate
 
 from tdpipe.core.capacity import Capacity
 from tdpipe.core.lengths import LengthDistribution
@@ -28,7 +28,7 @@ STAGES = 2
 
 
 def switches(policy: Policy) -> int:
-    """Changes of phase until requests of 10 to 59 tokens have ended, of which a third fit at once."""
+    """Return the phase switches until requests of 10 to 59 tokens have ended; a third of them fit at once."""
     points = np.array([1, 512], dtype=np.int32)
     cost = CostModel((StageCost(points, np.array([1e-3, 20e-3])),) * STAGES)
     jobs = [
@@ -48,37 +48,37 @@ def replay(points: Points) -> Replay:
     return Replay(settings, points, REQUESTS)
 
 
-def test_what_was_noted_can_be_replayed() -> None:
+def test_recorded_switch_points_can_be_replayed() -> None:
     recording = Recording(TemporalPolicy(128, 0.0, 0.0), REQUESTS)
-    noted = switches(recording)
-    assert noted == 2 * len(recording.points) + 1
+    recorded = switches(recording)
+    assert recorded == 2 * len(recording.points) + 1
     assert list(recording.points) == sorted(set(recording.points))
-    assert switches(replay(recording.points)) == pytest.approx(noted, abs=2)
+    assert switches(replay(recording.points)) == pytest.approx(recorded, abs=2)
 
 
-def test_each_point_makes_a_phase_more() -> None:
+def test_more_switch_points_cause_more_phase_switches() -> None:
     assert switches(replay(())) < switches(replay((8, 30)))
 
 
-def test_changes_keep_points_in_order_and_within_the_run() -> None:
+def test_mutations_keep_points_in_order_and_within_the_run() -> None:
     random = Random(1)
     points: Points = ()
     seen = set()
     for _ in range(500):
-        points = changed(points, 50, random)
+        points = mutate(points, 50, random)
         assert list(points) == sorted(set(points))
         assert all(1 <= each <= 50 for each in points)
         seen.add(len(points))
     assert len(seen) > 2
 
 
-def test_a_climb_never_ends_below_its_start_and_nears_the_best() -> None:
+def test_hill_climbing_never_gets_worse_and_approaches_the_best() -> None:
     wanted = (10, 20, 30)
 
     def rate(points: Points) -> float:
         return -float(abs(sum(points) - sum(wanted)) + 10 * abs(len(points) - len(wanted)))
 
     start = (1, 2, 3, 4)
-    assert climb(start, rate, 50, 0, Random(0)) == (start, rate(start))
-    found, highest = climb(start, rate, 50, 300, Random(0))
+    assert hill_climb(start, rate, 50, 0, Random(0)) == (start, rate(start))
+    found, highest = hill_climb(start, rate, 50, 300, Random(0))
     assert highest == rate(found) > rate(start) / 10

@@ -1,8 +1,8 @@
-"""llama.cpp as a measured system, run by the interpreter that has llama-cpp-python.
+"""Runs llama.cpp, in an interpreter that has llama-cpp-python.
 
-That package's own server answers one request after another, so its functions of C are called here,
-with continuous batching in front of them. A row has room for the longest request, as in llama.cpp's
-server; so the KV cache is as large as all rows need, whatever the job says.
+The server of that package answers one request after another. This module therefore calls the C functions and
+batches continuously itself. As in llama.cpp's server, each row has room for the longest request, so the KV cache is as
+large as all rows need, whatever size the configuration asks for.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.systems.foreign_load import ForeignLoad
+from benchmarks.systems.background_load import BackgroundLoad
+from benchmarks.systems.continuous_batching import ContinuousBatcher
 from benchmarks.systems.gguf_file import ggml_type, write_gguf
-from benchmarks.systems.job import WARM_UP, Run
-from benchmarks.systems.row_filling import RowFilling
+from benchmarks.systems.run import WARM_UP_REQUESTS, RunResult
 from tdpipe.core.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -27,30 +27,30 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmarks.request_mix import MixRequest
-    from benchmarks.systems.job import Job
-    from benchmarks.systems.row_filling import Piece
+    from benchmarks.systems.continuous_batching import Chunk
+    from benchmarks.systems.run import RunConfig
 
 _ERROR = 4
-"""ggml's level of errors; below are some thousand lines about the graph."""
+"""Log level of errors in ggml. Lower levels print thousands of lines about the graph."""
 
 
-def run_llama_cpp(job: Job) -> Run:
-    """Convert and load the model, warm up and serve the requests.
+def run_llama_cpp(config: RunConfig) -> RunResult:
+    """Convert the model, load it, warm it up and serve the requests.
 
     Raises:
-        PipelineError: llama.cpp refuses the model or a batch.
+        PipelineError: llama.cpp rejects the model or a batch.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.gguf"
-        write_gguf(Path(job.checkpoint), file, job.dtype)
-        context = _Context(file, job)
-    context.serve(WARM_UP)
-    load = ForeignLoad()
+        write_gguf(Path(config.checkpoint), file, config.dtype)
+        context = _Context(file, config)
+    context.serve(WARM_UP_REQUESTS)
+    load = BackgroundLoad()
     started = time.perf_counter()
-    outputs = context.serve(job.requests)
+    outputs = context.serve(config.requests)
     seconds = time.perf_counter() - started
     software = f"llama-cpp-python {version('llama-cpp-python')}"
-    return Run(seconds, outputs, load.cores(), software=software)
+    return RunResult(seconds, outputs, load.cores(), software=software)
 
 
 def _print_error(level: int, text: bytes, _: object) -> None:
@@ -59,13 +59,13 @@ def _print_error(level: int, text: bytes, _: object) -> None:
 
 
 class _Context:
-    def __init__(self, file: Path, job: Job) -> None:
+    def __init__(self, file: Path, config: RunConfig) -> None:
         import llama_cpp
 
         self._llama = llama_cpp
-        self._rows = job.system.rows
-        self._budget = max(job.token_budget, job.system.rows)
-        # Kept, since C holds no reference.
+        self._rows = config.system.rows
+        self._budget = max(config.token_budget, config.system.rows)
+        # The callback is kept, because C holds no reference to it.
         self._log = llama_cpp.llama_log_callback(_print_error)
         llama_cpp.llama_log_set(self._log, None)
         llama_cpp.llama_backend_init()
@@ -74,51 +74,51 @@ class _Context:
             raise PipelineError("llama.cpp cannot load the converted model")
         self._vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
         parameters = llama_cpp.llama_context_default_params()
-        longest = max(len(each.prompt) + each.output_tokens for each in job.requests)
+        longest = max(len(each.prompt) + each.output_tokens for each in config.requests)
         parameters.n_ctx = longest * self._rows
         parameters.n_seq_max = self._rows
         parameters.n_batch = parameters.n_ubatch = self._budget
-        parameters.n_threads = parameters.n_threads_batch = job.threads
+        parameters.n_threads = parameters.n_threads_batch = config.threads
         parameters.kv_unified = False
-        if job.dtype == "float32":
-            # No slower, and with it 15 of 20 requests end in other tokens than float32's.
+        if config.dtype == "float32":
+            # Flash attention is no faster here, and with it 15 of 20 requests get other tokens than in float32.
             parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        parameters.type_k = parameters.type_v = int(ggml_type(job.dtype))
+        parameters.type_k = parameters.type_v = int(ggml_type(config.dtype))
         self._context = llama_cpp.llama_init_from_model(model, parameters)
         if not self._context:
-            raise PipelineError("llama.cpp makes no context of the size asked for")
+            raise PipelineError("llama.cpp cannot create a context of the requested size")
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(self._budget, 0, 1)
 
     def serve(self, requests: Sequence[MixRequest]) -> tuple[tuple[int, ...], ...]:
-        filling = RowFilling(requests, self._rows, self._budget)
-        while pieces := filling.next_step():
-            for row in filling.take(pieces, self._compute(pieces)):
+        batcher = ContinuousBatcher(requests, self._rows, self._budget)
+        while chunks := batcher.next_step():
+            for row in batcher.complete_step(chunks, self._compute(chunks)):
                 self._llama.llama_memory_seq_rm(self._memory, row, -1, -1)
-        return filling.outputs()
+        return batcher.outputs()
 
     def _model_parameters(self) -> ctypes.Structure:
         parameters: ctypes.Structure = self._llama.llama_model_default_params()
-        parameters.use_mmap = False  # the file goes when it is loaded
+        parameters.use_mmap = False  # the file is deleted after loading
         return parameters
 
-    def _compute(self, pieces: Sequence[Piece]) -> list[int]:
+    def _compute(self, chunks: Sequence[Chunk]) -> list[int]:
         batch, at = self._batch, 0
         sampling = []
-        for piece in pieces:
-            for offset, token in enumerate(piece.tokens):
+        for chunk in chunks:
+            for offset, token in enumerate(chunk.tokens):
                 batch.token[at] = token
-                batch.pos[at] = piece.start + offset
+                batch.pos[at] = chunk.start + offset
                 batch.n_seq_id[at] = 1
-                batch.seq_id[at][0] = piece.row
+                batch.seq_id[at][0] = chunk.row
                 batch.logits[at] = 0
                 at += 1
-            if piece.samples:
+            if chunk.samples:
                 batch.logits[at - 1] = 1
                 sampling.append(at - 1)
         batch.n_tokens = at
         if status := self._llama.llama_decode(self._context, batch):
-            raise PipelineError(f"llama.cpp ended a batch of {at} tokens with status {status}")
+            raise PipelineError(f"llama.cpp failed on a batch of {at} tokens with status {status}")
         return [self._likeliest(place) for place in sampling]
 
     def _likeliest(self, place: int) -> int:

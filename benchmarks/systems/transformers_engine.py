@@ -1,7 +1,7 @@
-"""Transformers' continuous batching as a measured system.
+"""Runs the continuous batching of transformers.
 
-`generate_batch` itself takes one output length for all requests. So its manager is driven directly,
-which is all that `generate_batch` does besides waiting.
+`generate_batch` takes a single output length for all requests. This module therefore drives the manager that
+`generate_batch` uses, so that each request has its own length.
 """
 
 from __future__ import annotations
@@ -12,48 +12,48 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
-from benchmarks.systems.foreign_load import ForeignLoad
-from benchmarks.systems.job import BLOCK_SIZE, WARM_UP, Run
+from benchmarks.systems.background_load import BackgroundLoad
+from benchmarks.systems.run import BLOCK_SIZE, WARM_UP_REQUESTS, RunResult
 from tdpipe.core.errors import PipelineError
 
 if TYPE_CHECKING:
     from benchmarks.request_mix import MixRequest
-    from benchmarks.systems.job import Job
+    from benchmarks.systems.run import RunConfig
 
 _PAGE_SIZE = (
     "page_size" if hasattr(transformers.ContinuousBatchingConfig, "page_size") else "block_size"
 )
-"""The option for the tokens in a KV block; older releases of transformers call it a block, too."""
+"""Name of the option for the number of tokens in a KV block, which depends on the release of transformers."""
 
 
-def run_generate_batch(job: Job) -> Run:
+def run_generate_batch(config: RunConfig) -> RunResult:
     """Load the model, start a manager, warm it up, serve the requests and stop it.
 
     Raises:
         PipelineError: a request failed.
     """
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(config.threads)
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        job.checkpoint, dtype=getattr(torch, job.dtype), attn_implementation="sdpa"
+        config.checkpoint, dtype=getattr(torch, config.dtype), attn_implementation="sdpa"
     )
-    model.to(job.device).eval()
+    model.to(config.device).eval()
     generation = transformers.GenerationConfig(do_sample=False, eos_token_id=-1)
     batching = transformers.ContinuousBatchingConfig(
         **{_PAGE_SIZE: BLOCK_SIZE},
-        num_blocks=job.kv_blocks,
-        max_batch_tokens=job.system.token_budget or job.token_budget,
-        max_requests_per_batch=job.system.rows,
-        allow_block_sharing=False,  # no two prompts begin alike
+        num_blocks=config.kv_blocks,
+        max_batch_tokens=config.system.token_budget or config.token_budget,
+        max_requests_per_batch=config.system.rows,
+        allow_block_sharing=False,  # no two prompts share a prefix
     )
     manager = model.init_continuous_batching(generation, batching)
     manager.warmup()
     manager.start()
     try:
-        _serve(manager, WARM_UP, "warm-up")
-        load = ForeignLoad()
+        _serve(manager, WARM_UP_REQUESTS, "warm-up")
+        load = BackgroundLoad()
         started = time.perf_counter()
-        outputs = _serve(manager, job.requests, "request")
-        return Run(time.perf_counter() - started, outputs, load.cores())
+        outputs = _serve(manager, config.requests, "request")
+        return RunResult(time.perf_counter() - started, outputs, load.cores())
     finally:
         manager.stop(block=True)
 

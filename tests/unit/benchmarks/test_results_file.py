@@ -1,4 +1,4 @@
-"""A file of figures that is refused before the run, and says what made it."""
+"""The results file is rejected before the run if it cannot be written, and describes how results were obtained."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 from benchmarks.__main__ import NAMES
-from benchmarks.figures_file import open_figures
+from benchmarks.results_file import open_results_file, shown_command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Result:
     rate: float
 
 
-def test_figures_say_where_they_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_contain_the_machine_and_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "result.json"
     monkeypatch.setattr(sys, "argv", ["paper_work.py", "--json", str(path)])
-    file = open_figures(path, "paper_work")
-    file.write({"13B": [Found(2.5)]})
+    file = open_results_file(path, "paper_work")
+    file.write({"13B": [Result(2.5)]})
     assert json.loads(path.read_text()) == {
         "machine": file.machine,
         "command": "python -m benchmarks.paper_work --json result.json",
@@ -34,20 +36,27 @@ def test_figures_say_where_they_come_from(tmp_path: Path, monkeypatch: pytest.Mo
     assert file.heading == f"Machine: {file.machine}.\n\nCommand: `{file.command}`\n"
 
 
+def test_the_command_is_shown_without_the_folders_of_its_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["real_work.py", "--trace", "/home/ada/my lengths.csv"])
+    assert shown_command("real_work") == "python -m benchmarks.real_work --trace 'my lengths.csv'"
+
+
 def test_without_a_file_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    open_figures(None, "paper_work").write([1])
+    open_results_file(None, "paper_work").write([1])
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_benchmark_refuses_a_file_that_it_could_not_write_before_it_starts(
+def test_every_benchmark_rejects_an_unwritable_file_before_it_starts(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = tmp_path / "missing"
     monkeypatch.setattr(sys, "argv", [name, "--json", str(missing / "result.json")])
     with pytest.raises(SystemExit) as caught:
         importlib.import_module(f"benchmarks.{name}").main()
-    # A text as status is what Python prints to stderr before it exits with 1.
+    # Python prints a status that is a string to stderr and exits with 1.
     assert caught.value.code == f"--json: no such directory: {missing}; create it first"
     assert not capsys.readouterr().out

@@ -1,4 +1,7 @@
-"""Records the steps that an engine issues and their times, as a wrapper around its pipeline."""
+"""A pipeline that records the steps it executes.
+
+The pipeline is the only place that sees both a step and the time that it took.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ if TYPE_CHECKING:
     from tdpipe.pipeline.base import Pipeline, StageDevice, StepResult
 
 
-class StepWatch:
-    """A pipeline that passes everything on to another pipeline and records each step.
+class RecordingPipeline:
+    """Forwards every call to another pipeline, and records each step with its times.
 
     Args:
-        pipeline: The other pipeline, without steps in flight.
+        pipeline: Pipeline without steps in flight.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:

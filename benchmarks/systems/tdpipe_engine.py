@@ -1,4 +1,4 @@
-"""tdpipe's engine as a measured system: the one that `tdpipe serve` starts, without HTTP."""
+"""Runs the engine that `tdpipe serve` starts, without HTTP."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.systems.foreign_load import ForeignLoad
-from benchmarks.systems.job import BLOCK_SIZE, WARM_UP, Run, StageTime, StepTime
-from benchmarks.systems.step_watch import StepWatch
+from benchmarks.systems.background_load import BackgroundLoad
+from benchmarks.systems.recording_pipeline import RecordingPipeline
+from benchmarks.systems.run import BLOCK_SIZE, WARM_UP_REQUESTS, RunResult, StageTime, StepTime
 from tdpipe.controller.engine import Engine
 from tdpipe.controller.start import plan_stages, prepare_engine
 from tdpipe.core.profile import read_profile_file
@@ -22,78 +22,78 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmarks.request_mix import MixRequest
-    from benchmarks.systems.job import Job
+    from benchmarks.systems.run import RunConfig
     from tdpipe.controller.snapshot import EngineSnapshot
     from tdpipe.controller.synthetic_steps import ExecutedStep
     from tdpipe.core.settings import Settings
     from tdpipe.pipeline.checkpoint_stages import CheckpointStages
 
 
-def engine_settings(job: Job) -> Settings:
-    """What the engine is started with.
+def engine_settings(config: RunConfig) -> Settings:
+    """Return the settings with which the engine is started.
 
     Raises:
-        SettingsError: the job asks for what there is not.
+        SettingsError: the configuration has an invalid value.
     """
-    stages = job.system.stages
+    stages = config.system.stages
     return load_settings(
         flags={
-            "model": {"path": job.checkpoint, "device": job.device, "dtype": job.dtype},
+            "model": {"path": config.checkpoint, "device": config.device, "dtype": config.dtype},
             "pipeline": {
-                "host": job.host,
+                "host": config.host,
                 "stages": stages,
-                "threads_per_stage": max(1, job.threads // stages),
+                "threads_per_stage": max(1, config.threads // stages),
             },
-            "cache": {"block_size": BLOCK_SIZE, "blocks": job.kv_blocks},
+            "cache": {"block_size": BLOCK_SIZE, "blocks": config.kv_blocks},
             "scheduler": {
-                "policy": job.system.policy,
-                "token_budget": job.system.token_budget or job.token_budget,
-                "profile": job.profile,
+                "policy": config.system.policy,
+                "token_budget": config.system.token_budget or config.token_budget,
+                "profile": config.profile,
             },
         }
     )
 
 
-def run_engine(job: Job, stages: CheckpointStages | None = None) -> Run:
+def run_engine(config: RunConfig, stages: CheckpointStages | None = None) -> RunResult:
     """Start an engine, warm it up, serve the requests and close it.
 
     Args:
-        job: what to serve, and how.
-        stages: stages of the job's checkpoint; None plans them.
+        config: Run to measure.
+        stages: Stages of the checkpoint; None plans them.
 
     Raises:
-        TDPipeError: it does not start, or fails.
+        TDPipeError: the engine does not start, or it fails.
     """
-    settings = engine_settings(job)
+    settings = engine_settings(config)
     parts = prepare_engine(
         settings,
         plan_stages(settings) if stages is None else stages,
         lambda line: print(f"  {line}", file=sys.stderr),
     )
-    watch = StepWatch(parts.pipeline)
-    engine = Engine(watch, parts.scheduler, parts.predictor, parts.vocab_size)
+    recorder = RecordingPipeline(parts.pipeline)
+    engine = Engine(recorder, parts.scheduler, parts.predictor, parts.vocab_size)
     try:
-        return asyncio.run(_measure(engine, watch, job))
+        return asyncio.run(_measure(engine, recorder, config))
     finally:
         engine.close()
 
 
-async def _measure(engine: Engine, watch: StepWatch, job: Job) -> Run:
-    await _serve(engine, WARM_UP, "warm-up")
-    before, warmed_up = engine.snapshot(), len(watch.executed)
-    load = ForeignLoad()
+async def _measure(engine: Engine, recorder: RecordingPipeline, config: RunConfig) -> RunResult:
+    await _serve(engine, WARM_UP_REQUESTS, "warm-up")
+    before, warmed_up = engine.snapshot(), len(recorder.executed)
+    load = BackgroundLoad()
     started = time.perf_counter()
-    outputs = await _serve(engine, job.requests, "request")
+    outputs = await _serve(engine, config.requests, "request")
     seconds = time.perf_counter() - started
     after = engine.snapshot()
-    return Run(
+    return RunResult(
         seconds,
         outputs,
         load.cores(),
         _stage_times(before, after, seconds),
         after.preemptions - before.preemptions,
         after.phase_switches - before.phase_switches,
-        _step_times(watch.executed[warmed_up:], job.profile),
+        _step_times(recorder.executed[warmed_up:], config.profile),
     )
 
 
