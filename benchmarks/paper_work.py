@@ -35,6 +35,7 @@ from tdpipe.simulation.workload import Job, make_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Executor
 
 _SWEPT = {
     "hybrid": (64, 96, 128, 192, 256, 384, 512, 1024),
@@ -181,7 +182,7 @@ def main() -> None:
     file.write(results)
 
 
-def tune(pool: ProcessPoolExecutor, base: Task) -> dict[str, Candidate]:
+def tune(pool: Executor, base: Task) -> dict[str, Candidate]:
     """Return each baseline with the budget that is fastest on the requests of the sweep."""
     tasks = [
         replace(base, candidate=make_candidate(name).with_budget(budget))

@@ -56,9 +56,8 @@ def test_an_answer_can_be_handed_back_as_the_client_dumps_it(
 ) -> None:
     asked: Any = [{"role": "developer", "content": "Be brief."}, *messages]
     answer = client.chat.completions.create(model=endpoint.model, messages=asked).choices[0].message
-    again = client.chat.completions.create(
-        model=endpoint.model, messages=[*asked, answer.model_dump(), *asked]
-    )
+    conversation: list[Any] = [*asked, answer.model_dump(), *asked]
+    again = client.chat.completions.create(model=endpoint.model, messages=conversation)
     assert again.choices[0].message.content == endpoint.answer
 
 
