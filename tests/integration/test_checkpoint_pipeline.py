@@ -25,7 +25,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("host", "stages"), [("in_process", 1), ("in_process", 3), ("ray", 2)])
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_pipeline_generates_what_transformers_does(path: Path, host: str, stages: int) -> None:
+def test_a_pipeline_generates_the_tokens_of_transformers(
+    path: Path, host: str, stages: int
+) -> None:
     lines: list[str] = []
     sections: dict[str, dict[str, Any]] = {
         "pipeline": {"host": host, "stages": stages},
@@ -47,7 +49,7 @@ def test_a_pipeline_generates_what_transformers_does(path: Path, host: str, stag
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_broken_checkpoint_fails_the_start_in_one_line(path: Path, tmp_path: Path) -> None:
+def test_a_broken_checkpoint_fails_the_start_with_one_line(path: Path, tmp_path: Path) -> None:
     for file in path.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes()[:2000])
     settings = load_settings(None, {"pipeline": {"stages": 1}})

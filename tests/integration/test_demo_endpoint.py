@@ -1,5 +1,7 @@
-"""The demo model behind `tdpipe serve` on two Ray stages. Nothing is faked between the client and the tokens, because
-what breaks only between processes, on real sockets or at the end of a process shows nowhere else.
+"""End-to-end tests of `tdpipe serve` with the demo model on two Ray stages.
+
+Nothing between client and model is faked, because faults between processes, on real sockets and at the end of a process
+show nowhere else.
 """
 
 from __future__ import annotations
@@ -44,18 +46,18 @@ README = Path(__file__).parents[2] / "README.md"
 QUESTIONS = [(4, 11), (40, 41), (41, 60), (42, 80), (47, 49), (53, 92), (55, 70), (58, 97)]
 STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 ENDLESS = body(CHAT, question(1, 60)) | {"ignore_eos": True, "max_tokens": 1000}
-"""Runs for longer than any test needs it."""
+"""A request that runs for longer than any test."""
 BOTH = pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[ServedDemo]:
-    """With KV for only one request of the longest context, so that requests contend for it."""
+    """A server whose KV cache holds one request of the longest context, so that requests compete for it."""
     with served_demo(TDPIPE_CACHE__BLOCKS="64") as server:
         yield server
 
 
-def test_the_command_of_the_readme_is_answered_as_it_says(demo: ServedDemo) -> None:
+def test_the_command_of_the_readme_returns_the_answer_of_the_readme(demo: ServedDemo) -> None:
     text = README.read_text()
     (given,) = re.findall(r"^ {4}(curl (?:.*\\\n)*.*)$", text, re.MULTILINE)
     command = given.replace("127.0.0.1:8000", f"127.0.0.1:{demo.port}")
@@ -66,21 +68,21 @@ def test_the_command_of_the_readme_is_answered_as_it_says(demo: ServedDemo) -> N
     else:
         words = shlex.split(command.replace("\\\n", ""))
         response = httpx.post(words[1], json=json.loads(words[words.index("-d") + 1])).json()
-    said = response["choices"][0]["message"]["content"]
-    assert said == "4 5 6 7 8 9 10 11"
-    assert f"The answer is `{said}`" in text
+    returned = response["choices"][0]["message"]["content"]
+    assert returned == "4 5 6 7 8 9 10 11"
+    assert f"The answer is `{returned}`" in text
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the `openai` client got."""
+    """Answer that the `openai` client received."""
 
     text: str
     finish: str
     usage: Any
 
     @classmethod
-    def whole(cls, response: Any) -> Answer:  # noqa: ANN401 - of chat or completions
+    def whole(cls, response: Any) -> Answer:  # noqa: ANN401 - chat and completions have different types
         (choice,) = response.choices
         text = choice.message.content if hasattr(choice, "message") else choice.text
         return cls(text, choice.finish_reason, response.usage)
@@ -98,7 +100,9 @@ def check_answers(wholes: Sequence[Answer], streamed: Sequence[Answer]) -> None:
     assert streamed == wholes
     for each in wholes:
         assert each.finish == "stop"
-        assert each.usage.completion_tokens == len(each.text) + 1  # one a character, and the end
+        assert (
+            each.usage.completion_tokens == len(each.text) + 1
+        )  # one token per character, and the end
         assert each.usage.prompt_tokens > 0
         assert each.usage.total_tokens == each.usage.prompt_tokens + each.usage.completion_tokens
 
@@ -153,7 +157,7 @@ async def test_the_async_openai_client_gets_concurrent_questions_answered(
         (CHAT, {"max_token": 3}, 400, "max_token", "accepted fields are model, "),
     ],
 )
-def test_a_request_that_cannot_be_served_is_told_its_field_and_the_remedy(
+def test_an_invalid_request_is_rejected_with_its_field_and_the_remedy(
     demo: ServedDemo, path: str, change: dict[str, Any], status: int, param: str, remedy: str
 ) -> None:
     response = httpx.post(f"{demo.url}{path}", json=body(path, question(4, 11)) | change)
@@ -165,7 +169,7 @@ def test_a_request_that_cannot_be_served_is_told_its_field_and_the_remedy(
     assert remedy in error["message"]
 
 
-def test_a_client_that_leaves_in_the_midst_of_its_body_is_no_error_of_the_server(
+def test_a_client_that_disconnects_while_sending_its_body_is_no_error_of_the_server(
     demo: ServedDemo,
 ) -> None:
     with socket.create_connection(("127.0.0.1", demo.port)) as client:
@@ -179,15 +183,16 @@ def test_a_client_that_leaves_in_the_midst_of_its_body_is_no_error_of_the_server
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A client that asks one question, and may leave before it is answered."""
+    """A client that sends one request and may disconnect before it is answered."""
 
     numbers: tuple[int, int]
-    comes_at: float
+    arrival: float
+    """Seconds until the request is sent."""
     stream: bool
-    patience: float | None
-    """Seconds after which it leaves, whatever it has got."""
-    enough: int | None
-    """Events of a stream after which it leaves."""
+    timeout: float | None
+    """Seconds after which the client disconnects; None waits for the answer."""
+    max_events: int | None
+    """Number of stream events after which the client disconnects; None reads all."""
 
     @classmethod
     def draw(cls, random: Random) -> Visit:
@@ -196,17 +201,17 @@ class Visit:
         seconds = random.choice([None, None, 0.05, 4.0])
         return cls(
             numbers=(first, first + random.randint(1, 25)),
-            comes_at=random.random(),
+            arrival=random.random(),
             stream=stream,
-            patience=None if seconds is None else random.uniform(0, seconds),
-            enough=random.randint(1, 60) if stream and random.random() < 0.4 else None,
+            timeout=None if seconds is None else random.uniform(0, seconds),
+            max_events=random.randint(1, 60) if stream and random.random() < 0.4 else None,
         )
 
     async def make(self, http: httpx.AsyncClient) -> bool:
-        """Whether it stayed to the end."""
-        await asyncio.sleep(self.comes_at)
+        """Send the request and return whether the client stayed until the end of the answer."""
+        await asyncio.sleep(self.arrival)
         try:
-            async with asyncio.timeout(self.patience):
+            async with asyncio.timeout(self.timeout):
                 text = await self._ask(http)
         except TimeoutError:
             return False
@@ -221,41 +226,42 @@ class Visit:
         parts: list[str] = []
         async with aclosing(events(http, asked)) as stream:
             async for event in stream:
-                if len(parts) == self.enough:
+                if len(parts) == self.max_events:
                     return None
                 parts.append(event["choices"][0]["delta"].get("content") or "")
         return "".join(parts)
 
 
-async def test_clients_that_leave_free_their_blocks_and_disturb_nobody(demo: ServedDemo) -> None:
+async def test_clients_that_disconnect_free_their_blocks_and_disturb_no_other_request(
+    demo: ServedDemo,
+) -> None:
     random = Random(5)
     visits = [Visit.draw(random) for _ in range(200)]
     unlimited = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=demo.url, timeout=120, limits=unlimited) as http:
-        # From these the server learns to expect short answers, so that the KV of the long ones,
-        # which nobody foresaw, has to be taken from others. Without the stop string the server would
-        # know that only max_tokens can end them.
+        # These teach the server to expect short answers, so that the unexpectedly long ones cause
+        # preemptions. Without the stop string the server would know that only max_tokens can end them.
         await asyncio.gather(*(http.post(CHAT, json=body(CHAT, question(4, 11))) for _ in range(9)))
         before = demo.metrics()
-        long_one = ENDLESS | {"max_tokens": 300, "stop": ["what the model never says"]}
+        long_one = ENDLESS | {"max_tokens": 300, "stop": ["text that the model never generates"]}
         long_ones = [asyncio.create_task(http.post(CHAT, json=long_one)) for _ in range(6)]
         stayed = await asyncio.gather(*(visit.make(http) for visit in visits))
         for long in await asyncio.gather(*long_ones):
             assert long.json()["choices"][0]["message"]["content"].startswith(answer(1, 60))
     assert 50 < sum(stayed) < 150
 
-    def at_rest() -> bool:
+    def idle() -> bool:
         now = demo.metrics()
         names = ("kv_blocks_used", "requests_running", "requests_waiting")
         return all(now[f"tdpipe_{name}"] == 0 for name in names)
 
-    assert wait_until(at_rest, END_SECONDS), demo.metrics()
+    assert wait_until(idle, END_SECONDS), demo.metrics()
     after, aborted = demo.metrics(), "tdpipe_requests_total{chat}{aborted}"
     assert after[aborted] - before.get(aborted, 0) > 25
     assert after["tdpipe_preemptions_total"] > before["tdpipe_preemptions_total"]
 
 
-async def test_a_killed_stage_is_named_to_every_client_and_ends_the_server() -> None:
+async def test_a_killed_stage_is_named_in_every_response_and_ends_the_server() -> None:
     with served_demo() as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=END_SECONDS) as http:
             streams = [events(http, ENDLESS) for _ in range(3)]
@@ -280,7 +286,7 @@ async def test_a_killed_stage_is_named_to_every_client_and_ends_the_server() -> 
 
 
 def check_end(server: ServedDemo, number: signal.Signals) -> None:
-    """The signal ends a running request with a reason, the server, and all its processes."""
+    """Check that the signal ends a running request with a reason, and the server with all its processes."""
     asked = ENDLESS | {"stream": True}
     with httpx.stream("POST", f"{server.url}{CHAT}", json=asked, timeout=60) as response:
         lines = response.iter_lines()
@@ -297,4 +303,4 @@ def test_ctrl_c_ends_requests_and_leaves_no_process() -> None:
 
 
 def test_sigterm_ends_requests_and_leaves_no_process(demo: ServedDemo) -> None:
-    check_end(demo, signal.SIGTERM)  # the last test of the module, for nothing can be asked now
+    check_end(demo, signal.SIGTERM)  # the last test of the module, because it ends the server

@@ -1,4 +1,4 @@
-"""The committed demo checkpoint, under plain `transformers`, does what its README says."""
+"""The committed demo checkpoint solves its tasks in plain `transformers`, as its README says."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def demo() -> Loaded:
 
 
 def chat(tokenizer: PreTrainedTokenizerFast, *contents: str) -> str:
-    """A chat whose messages are the user's and the assistant's in turn, up to the next answer."""
+    """Return the prompt of a chat in which user and assistant take turns, up to the next answer."""
     messages = [
         {"role": "assistant" if index % 2 else "user", "content": content}
         for index, content in enumerate(contents)
@@ -69,7 +69,7 @@ def chat(tokenizer: PreTrainedTokenizerFast, *contents: str) -> str:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_each_task_is_answered_over_chat_and_ended(demo: Loaded, task: str) -> None:
+def test_each_task_is_answered_in_a_chat_and_the_answer_ends(demo: Loaded, task: str) -> None:
     model, tokenizer = demo
     texts = [chat(tokenizer, prompt) for prompt in PROMPTS[task]]
     assert generate_answers(model, tokenizer, texts) == [
@@ -98,7 +98,7 @@ def test_a_second_question_in_a_chat_is_answered(demo: Loaded) -> None:
     assert generate_answers(model, tokenizer, [text]) == ["4 5 6 7 8 9 10 11"]
 
 
-def test_a_prompt_of_no_task_is_answered_by_what_the_model_can_do(demo: Loaded) -> None:
+def test_a_prompt_without_a_task_is_answered_with_the_list_of_tasks(demo: Loaded) -> None:
     model, tokenizer = demo
     assert generate_answers(model, tokenizer, [chat(tokenizer, "Hello!")]) == [HELP]
 
@@ -116,7 +116,7 @@ def test_the_model_splits_into_stages_and_shares_kv_heads(demo: Loaded) -> None:
     assert config.num_key_value_heads < config.num_attention_heads
 
 
-def test_the_committed_tokenizer_is_the_one_that_the_script_builds(demo: Loaded) -> None:
+def test_the_committed_tokenizer_equals_the_one_that_the_script_builds(demo: Loaded) -> None:
     _, committed = demo
     built = build_tokenizer()
     assert committed.get_vocab() == built.get_vocab()

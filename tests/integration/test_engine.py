@@ -1,4 +1,4 @@
-"""The engine over stages that know every right token: what is asked is what comes back."""
+"""The engine with fake stages whose tokens are known: every request gets its own."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ async def all_blocks_free(engine: Engine) -> None:
     raise AssertionError(f"{engine.snapshot().kv_blocks_used} blocks are still referenced")
 
 
-async def test_concurrent_requests_get_their_own_tokens_with_little_kv(engine: Engine) -> None:
+async def test_concurrent_requests_get_their_own_tokens_with_a_small_kv_cache(
+    engine: Engine,
+) -> None:
     draw = random.Random(7)
     prompts = [
         tuple(draw.randrange(VOCABULARY) for _ in range(draw.randint(1, 60))) for _ in range(40)
@@ -114,7 +116,7 @@ async def test_a_stop_token_ends_the_output_and_is_part_of_it(engine: Engine) ->
     assert deltas[-1].finish is FinishReason.STOP
 
 
-async def test_a_request_that_can_never_fit_is_refused(engine: Engine) -> None:
+async def test_a_request_that_can_never_fit_is_rejected(engine: Engine) -> None:
     with pytest.raises(RequestError, match="prompt has 200 tokens"):
         engine.submit((1,) * 200, 100, GREEDY, frozenset(), "a")
 
@@ -143,8 +145,8 @@ async def test_closing_fails_running_streams(policy: str) -> None:
             pass
 
 
-class BreaksAfter(HybridPolicy):
-    """A policy with a defect."""
+class FailingPolicy(HybridPolicy):
+    """A policy that raises an exception after a number of plans."""
 
     def __init__(self, plans: int) -> None:
         super().__init__(24)
@@ -157,8 +159,8 @@ class BreaksAfter(HybridPolicy):
         return super().plan(view)
 
 
-class Labelled(HybridPolicy):
-    """A policy whose steps bear these phases, one after the other."""
+class ScriptedPhases(HybridPolicy):
+    """A policy whose steps have the given phases, one after the other."""
 
     def __init__(self, phases: list[Phase]) -> None:
         super().__init__(24)
@@ -183,10 +185,10 @@ P, D, M = Phase.PREFILL, Phase.DECODE, Phase.MIXED
     ],
     ids=str,
 )
-async def test_switches_are_between_prefill_and_decode_only(
+async def test_phase_switches_are_between_prefill_and_decode_only(
     phases: list[Phase], switches: int
 ) -> None:
-    engine = make_engine(Labelled(phases), FakeStages(1))
+    engine = make_engine(ScriptedPhases(phases), FakeStages(1))
     try:
         await generate(engine, (1, 2), len(phases), "a")
         assert (engine.snapshot().phase, engine.snapshot().phase_switches) == (phases[-1], switches)
@@ -194,13 +196,13 @@ async def test_switches_are_between_prefill_and_decode_only(
         engine.close()
 
 
-async def test_before_the_first_step_an_engine_s_phase_is_a_snapshot_s(engine: Engine) -> None:
+async def test_before_the_first_step_the_phase_is_the_default_of_a_snapshot(engine: Engine) -> None:
     assert engine.snapshot().phase is EngineSnapshot().phase
 
 
 @pytest.mark.parametrize("plans", [0, 1, 5])
-async def test_a_broken_policy_fails_every_stream_and_leaves_none_waiting(plans: int) -> None:
-    engine = make_engine(BreaksAfter(plans), FakeStages(2))
+async def test_a_failing_policy_fails_every_stream_and_leaves_none_waiting(plans: int) -> None:
+    engine = make_engine(FailingPolicy(plans), FakeStages(2))
     try:
         answers = (generate(engine, (1, 2), 50, str(i)) for i in range(4))
         for error in await asyncio.gather(*answers, return_exceptions=True):
@@ -211,7 +213,7 @@ async def test_a_broken_policy_fails_every_stream_and_leaves_none_waiting(plans:
         engine.close()
 
 
-async def test_a_request_with_an_id_in_use_fails_alone(engine: Engine) -> None:
+async def test_a_duplicate_request_id_fails_only_the_second_request(engine: Engine) -> None:
     first = engine.submit((1, 2), 30, GREEDY, frozenset(), "a")
     second = engine.submit((3, 4), 30, GREEDY, frozenset(), "a")
     with pytest.raises(PipelineError, match="in use"):
@@ -220,7 +222,7 @@ async def test_a_request_with_an_id_in_use_fails_alone(engine: Engine) -> None:
     assert [token async for delta in first for token in delta.tokens] == continuation([1, 2], 30)
 
 
-async def test_a_request_without_a_prompt_or_output_is_refused_at_once(engine: Engine) -> None:
+async def test_a_request_without_a_prompt_or_output_is_rejected_at_once(engine: Engine) -> None:
     with pytest.raises(RequestError, match="at least 1"):
         engine.submit((), 5, GREEDY, frozenset(), "a")
     with pytest.raises(RequestError, match="at least 1"):

@@ -1,4 +1,4 @@
-"""Every failure has OpenAI's shape and says what to do."""
+"""Every error response has OpenAI's format and names a remedy."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ COMPLETION_REFUSALS: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("change", "param", "says"), CHAT_REFUSALS, ids=str)
-def test_chat_refuses_what_it_cannot_do(
+def test_chat_rejects_what_it_does_not_support(
     http: httpx.Client, change: dict[str, Any], param: str, says: str
 ) -> None:
     response = http.post("/v1/chat/completions", json=CHAT | change)
@@ -133,7 +133,7 @@ def test_chat_refuses_what_it_cannot_do(
 
 
 @pytest.mark.parametrize(("change", "param", "says"), COMPLETION_REFUSALS, ids=str)
-def test_completions_refuse_what_they_cannot_do(
+def test_completions_reject_what_they_do_not_support(
     http: httpx.Client, change: dict[str, Any], param: str, says: str
 ) -> None:
     response = http.post("/v1/completions", json=COMPLETION | change)
@@ -152,13 +152,13 @@ def test_completions_refuse_what_they_cannot_do(
     ],
     ids=str,
 )
-def test_chat_accepts_values_that_change_nothing(
+def test_chat_accepts_default_values_of_unsupported_fields(
     http: httpx.Client, change: dict[str, Any]
 ) -> None:
     assert http.post("/v1/chat/completions", json=CHAT | change).status_code == 200
 
 
-def test_completions_accept_values_that_change_nothing(http: httpx.Client) -> None:
+def test_completions_accept_default_values_of_unsupported_fields(http: httpx.Client) -> None:
     neutral = {"n": 1, "best_of": 1, "echo": False, "suffix": None, "logprobs": False}
     response = http.post("/v1/completions", json=COMPLETION | neutral)
     assert response.status_code == 200
@@ -166,21 +166,21 @@ def test_completions_accept_values_that_change_nothing(http: httpx.Client) -> No
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff", b'{"model": NaN'])
-def test_a_body_that_is_no_json_object_is_refused(http: httpx.Client, body: bytes) -> None:
+def test_a_body_that_is_no_json_object_is_rejected(http: httpx.Client, body: bytes) -> None:
     response = http.post("/v1/completions", content=body)
     assert response.status_code == 400
     assert error_of(response)["code"] == "invalid_json"
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400"])
-def test_numbers_beyond_json_are_refused(http: httpx.Client, number: str) -> None:
+def test_numbers_that_json_does_not_allow_are_rejected(http: httpx.Client, number: str) -> None:
     body = json.dumps(COMPLETION)[:-1] + f', "temperature": {number}}}'
     response = http.post("/v1/completions", content=body)
     assert response.status_code == 400
     assert error_of(response)["param"] == "temperature"
 
 
-def test_unknown_routes_and_methods_are_told_in_the_same_shape(http: httpx.Client) -> None:
+def test_unknown_routes_and_methods_have_the_same_format(http: httpx.Client) -> None:
     missing, wrong = http.get("/v1/nothing"), http.get("/v1/completions")
     assert (missing.status_code, error_of(missing)["code"]) == (404, "not_found")
     assert (wrong.status_code, error_of(wrong)["code"]) == (405, "method_not_allowed")
@@ -207,7 +207,7 @@ def test_the_limit_is_named_when_prompt_and_output_do_not_fit() -> None:
     assert fitting.status_code == 200
 
 
-def test_what_the_engine_refuses_is_refused() -> None:
+def test_a_request_that_the_engine_rejects_is_rejected() -> None:
     with serve(FakeEngine(answer_with(ANSWER), refuse="can never fit")) as endpoint:
         response = httpx.post(f"{endpoint.url}/v1/completions", json=COMPLETION | {"stream": True})
     assert response.status_code == 400
@@ -221,7 +221,7 @@ def test_an_engine_that_fails_gives_503_with_the_cause(caplog: pytest.LogCapture
     assert "RuntimeError: scripted failure" in error_of(response)["message"]
     assert "Traceback" not in response.text
     assert response.headers["retry-after"]
-    # The engine logs its failure itself, once and not for each request.
+    # The engine logs its failure once, so the server does not log it for each request.
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -241,7 +241,7 @@ def test_a_stream_that_fails_ends_with_an_error_event() -> None:
     assert "[DONE]" not in "".join(events)
 
 
-def test_without_a_chat_template_only_chat_is_refused() -> None:
+def test_without_a_chat_template_only_chat_is_rejected() -> None:
     model = scripted_model(chat=False)
     with serve(FakeEngine(answer_with(ANSWER)), model) as endpoint:
         chat = httpx.post(f"{endpoint.url}/v1/chat/completions", json=CHAT)
@@ -251,7 +251,7 @@ def test_without_a_chat_template_only_chat_is_refused() -> None:
     assert completion.status_code == 200
 
 
-def test_a_bug_is_told_without_details(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_reported_without_details(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine(answer_with(ANSWER))
     monkeypatch.setattr(engine, "submit", lambda *_: 1 / 0)
     with serve(engine) as endpoint:
@@ -261,7 +261,7 @@ def test_a_bug_is_told_without_details(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "division" not in response.text
 
 
-async def test_a_client_that_leaves_during_its_upload_is_no_error(
+async def test_a_client_that_disconnects_during_its_upload_is_no_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     serving = Serving()
@@ -284,7 +284,7 @@ async def test_a_client_that_leaves_during_its_upload_is_no_error(
     assert b"tdpipe_error_responses_total{" not in serving.metrics.render()[0]
 
 
-def test_too_many_prompts_and_too_large_bodies_are_refused(http: httpx.Client) -> None:
+def test_too_many_prompts_and_too_large_bodies_are_rejected(http: httpx.Client) -> None:
     many = http.post("/v1/completions", json=COMPLETION | {"prompt": [[1]] * 1_025})
     assert many.status_code == 400
     assert "at most 1024" in error_of(many)["message"]

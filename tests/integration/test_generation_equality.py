@@ -1,7 +1,7 @@
-"""Greedy output is transformers' own, token for token, however the work is cut, ordered and preempted.
+"""Greedy output equals that of transformers, however requests are chunked, ordered and preempted.
 
-The KV cache holds hardly more than one request and the predictor promises short outputs, so both
-policies admit too much and preempt; the token budget is below most prompts, so these are chunked.
+The KV cache holds little more than one request and the predictor expects short outputs, so that policies admit too many
+requests and preempt. The token budget is smaller than most prompts, so that these are chunked.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ async def answers(engine: Engine, examples: tuple[Example, ...]) -> list[list[in
 
 
 def cases() -> Iterator[tuple[str, str, int, str]]:
-    """Every family with every split and backend under two policies; under the others llama alone."""
+    """Yield every family, split and backend for two policies; the other policies run llama only."""
     for kind in KINDS:
         for policy in POLICIES if kind == "llama" else POLICIES[:2]:
             for stages in STAGES:

@@ -1,4 +1,4 @@
-"""The `openai` package against the server, with any engine that answers the demo question."""
+"""The `openai` client against the server with a scripted engine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_conversation_is_answered(
     assert answer._request_id is not None
 
 
-def test_an_answer_can_be_handed_back_as_the_client_dumps_it(
+def test_a_dumped_answer_can_be_sent_back_as_a_message(
     endpoint: Endpoint, client: openai.OpenAI, messages: list[ChatCompletionUserMessageParam]
 ) -> None:
     asked: Any = [{"role": "developer", "content": "Be brief."}, *messages]
@@ -61,7 +61,7 @@ def test_an_answer_can_be_handed_back_as_the_client_dumps_it(
     assert again.choices[0].message.content == endpoint.answer
 
 
-def test_a_streamed_answer_is_the_whole_answer_in_pieces(
+def test_a_streamed_answer_equals_the_whole_answer(
     endpoint: Endpoint, client: openai.OpenAI, messages: list[ChatCompletionUserMessageParam]
 ) -> None:
     whole = client.chat.completions.create(model=endpoint.model, messages=messages, temperature=0)
@@ -100,7 +100,7 @@ def test_a_stream_has_no_usage_unless_asked(
     assert chunks[-1].choices[0].finish_reason in {"stop", "length"}
 
 
-async def test_the_async_client_is_answered_too(
+async def test_the_async_client_gets_the_same_answer(
     endpoint: Endpoint, messages: list[ChatCompletionUserMessageParam]
 ) -> None:
     async with openai.AsyncOpenAI(base_url=f"{endpoint.url}/v1", api_key="none") as client:
@@ -156,7 +156,7 @@ def test_each_prompt_of_a_completion_becomes_a_choice(
     assert usage == whole.usage
 
 
-def test_token_ids_are_a_prompt(endpoint: Endpoint, client: openai.OpenAI) -> None:
+def test_a_prompt_can_be_token_ids(endpoint: Endpoint, client: openai.OpenAI) -> None:
     one = client.completions.create(model=endpoint.model, prompt=[5, 6, 7], max_tokens=2)
     two = client.completions.create(model=endpoint.model, prompt=[[5, 6], [7]], max_tokens=2)
     assert one.usage is not None
@@ -251,7 +251,7 @@ def test_another_model_is_not_found(
         client.models.retrieve("other")
 
 
-def test_a_prompt_beyond_the_context_is_refused(endpoint: Endpoint, client: openai.OpenAI) -> None:
+def test_a_prompt_beyond_the_context_is_rejected(endpoint: Endpoint, client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(model=endpoint.model, prompt=[5] * 20_000)
     assert caught.value.code == "context_length_exceeded"

@@ -1,4 +1,4 @@
-"""The real engine over paced stages, as fast as their clock lets it."""
+"""The real engine over paced stages, whose steps take a fraction of a millisecond."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def serve(pipeline: StagePipeline, paced: PacedPlan) -> list[tuple[int, FinishRe
 
 @pytest.mark.parametrize("stages", [1, 3])
 @pytest.mark.parametrize("policy", ["adaptive", "temporal", "hybrid"])
-def test_every_request_gets_its_length_whatever_is_preempted(stages: int, policy: str) -> None:
+def test_every_request_gets_its_length_despite_preemptions(stages: int, policy: str) -> None:
     paced = plan(stages, make_jobs(60), policy)
     builder = PacedStages(paced.cost, paced.capacity)
     pipeline = start_in_process(
@@ -95,7 +95,7 @@ def test_paced_stages_run_in_actors() -> None:
     ]
 
 
-def test_a_run_and_its_simulations_are_compared_over_the_same_tokens() -> None:
+def test_a_run_and_its_simulations_are_compared_up_to_the_same_number_of_tokens() -> None:
     compared = compare_paced(
         plan(2, make_jobs(4_000)), lambda _: None, ramp=0.3, seconds=0.7, in_process=True
     )
@@ -103,12 +103,12 @@ def test_a_run_and_its_simulations_are_compared_over_the_same_tokens() -> None:
     assert paced.tokens > 0
     assert len(paced.stages) == 2
     for simulated in (compared.ideal, compared.simulated):
-        # Up to a micro-batch's tokens: a simulation is cut where a step ends.
+        # A simulation is cut at the end of a step, so they differ by less than the tokens of a micro-batch.
         assert abs(simulated.tokens - paced.tokens) <= 16
     assert compared.ideal.tokens_per_second >= compared.simulated.tokens_per_second
     assert compared.paced.scheduler_share <= compared.paced.controller_share
 
 
-def test_too_few_requests_are_told() -> None:
+def test_too_few_requests_are_an_error() -> None:
     with pytest.raises(SettingsError, match=r"--requests: all 5 had ended"):
         run_paced(plan(2, make_jobs(5)), lambda _: None, ramp=1.0, seconds=60.0, in_process=True)

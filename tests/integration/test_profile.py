@@ -1,4 +1,4 @@
-"""A profile is measured on the pipeline that serves, and the engine takes it for that pipeline alone."""
+"""A profile is measured on the pipeline that serves, and the engine accepts it for that pipeline only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def measured(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A profile, and what the command printed."""
+    """Path of a profile, and the lines that the command printed."""
     folder = tmp_path_factory.mktemp("profile")
     config, output = folder / "tdpipe.yaml", folder / "profile.yaml"
     config.write_text(CONFIG)
@@ -61,14 +61,14 @@ def sections(model: Path, profile: Path, **changes: dict[str, Any]) -> dict[str,
     return {name: fields | changes.get(name, {}) for name, fields in given.items()}
 
 
-def test_the_command_writes_what_it_measured_of(measured: tuple[Path, str]) -> None:
+def test_the_profile_contains_what_was_measured(measured: tuple[Path, str]) -> None:
     profile = read_profile_file(measured[0], "--profile")
     made = profile.provenance
     assert made.model.name == "tiny-llama"
     assert (made.partition, made.dtype, made.kv_tokens) == ((3, 2), "float32", 4096)
     assert len(profile.stages) == 2
     for stage in profile.stages:
-        # A pass of at least the powers of two, to the token budget.
+        # At least the powers of two up to the token budget are measured.
         assert {1, 2, 4, 8, 16, 32, 64, 128} <= set(stage.tokens)
         assert list(stage.seconds) == sorted(stage.seconds)
 
@@ -107,19 +107,19 @@ def test_the_engine_takes_its_costs_from_the_profile(
         engine.close()
 
 
-def of_another_model(profile: Profile) -> Profile:
+def with_other_model(profile: Profile) -> Profile:
     other = replace(profile.provenance.model, name="other", hidden_size=65)
     return profile.model_copy(
         update={"provenance": profile.provenance.model_copy(update={"model": other})}
     )
 
 
-def of_another_type(profile: Profile) -> Profile:
+def with_other_dtype(profile: Profile) -> Profile:
     other = profile.provenance.model_copy(update={"dtype": "bfloat16"})
     return profile.model_copy(update={"provenance": other})
 
 
-def of_another_device(profile: Profile) -> Profile:
+def with_other_device(profile: Profile) -> Profile:
     other = profile.provenance.model_copy(update={"devices": ("NVIDIA L20",) * 2})
     return profile.model_copy(update={"provenance": other})
 
@@ -133,18 +133,18 @@ def unchanged(profile: Profile) -> Profile:
     [
         (unchanged, {"stages": 3, "partition": None}, "is of 2 stages, pipeline.stages is 3"),
         (unchanged, {"partition": (2, 3)}, "is of stages with 3,2 layers, not 2,3"),
-        (of_another_model, {}, "is of other, whose sizes are not those of tiny-llama"),
+        (with_other_model, {}, "is of other, whose sizes are not those of tiny-llama"),
         (
             unchanged,
             {"threads_per_stage": 2},
             "with 1 threads a stage, pipeline.threads_per_stage is 2",
         ),
-        (of_another_device, {}, "measured on NVIDIA L20, the stages compute on "),
-        (of_another_type, {}, "measured in bfloat16, the stages compute in float32"),
+        (with_other_device, {}, "measured on NVIDIA L20, the stages compute on "),
+        (with_other_dtype, {}, "measured in bfloat16, the stages compute in float32"),
     ],
     ids=str,
 )
-def test_a_profile_of_another_pipeline_is_refused(
+def test_a_profile_of_another_pipeline_is_rejected(
     model: Path,
     measured: tuple[Path, str],
     tmp_path: Path,

@@ -43,7 +43,9 @@ def start() -> Iterator[Start]:
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])
-def test_stages_in_actors_give_the_tokens_of_one_process(start: Start, stages: int) -> None:
+def test_stages_in_actors_generate_the_same_tokens_as_one_process(
+    start: Start, stages: int
+) -> None:
     driver = Driver(start(FakeStages(stages)), in_flight=4, micro_batches=3)
     assert driver.generate(PROMPTS, 60) == [continuation(prompt, 60) for prompt in PROMPTS]
     assert [result.output.step for result in driver.results] == list(range(180))
@@ -56,7 +58,7 @@ def test_a_failing_actor_is_named_with_its_own_traceback(start: Start) -> None:
         Driver(pipeline).generate(PROMPTS, 10)
 
 
-def test_a_killed_process_is_noticed_and_named(start: Start) -> None:
+def test_a_killed_process_is_detected_and_named(start: Start) -> None:
     pipeline = start(FakeStages(2, kills_itself=(1, 4)))
     with pytest.raises(PipelineError, match=r"^the process of stage 1 died"):
         Driver(pipeline).generate(PROMPTS, 10)
@@ -67,12 +69,14 @@ def test_a_stage_that_cannot_load_fails_the_start(start: Start) -> None:
         start(FakeStages(1, fails_to_load=0))
 
 
-def test_stages_without_a_place_are_an_error_that_names_what_was_asked(start: Start) -> None:
+def test_stages_that_cannot_be_placed_are_an_error_with_the_requested_resources(
+    start: Start,
+) -> None:
     with pytest.raises(PipelineError, match=r"no place for 2 stages of 100 CPU.*has 8 CPU"):
         start(FakeStages(2), threads_per_stage=100, start_timeout=1)
 
 
-def test_close_leaves_no_process_of_an_own_ray() -> None:
+def test_close_leaves_no_process_of_the_ray_that_tdpipe_started() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.own_ray"],
         cwd=ROOT,

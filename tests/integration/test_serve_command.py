@@ -1,4 +1,4 @@
-"""`tdpipe serve` as a process: what it prints, and that it stops when it is told to."""
+"""`tdpipe serve` as a process: its output, and its end by signals and errors."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_second_ctrl_c_forces_the_end(checkpoint: Path) -> None:
         assert process.wait(20) == 130
 
 
-def test_a_signal_ends_a_long_start(checkpoint: Path) -> None:
+def test_a_signal_ends_a_start_in_progress(checkpoint: Path) -> None:
     port = free_port()
     with serving(checkpoint, port, START_SECONDS="600") as process:
         wait_until(port, "/health/live", 200, process)
@@ -118,7 +118,7 @@ def test_an_engine_that_fails_ends_its_requests_and_the_process(checkpoint: Path
     assert text.splitlines()[-1] == "error: stage 1 failed: OSError: no room"
 
 
-def test_an_engine_that_does_not_start_ends_in_one_line_and_status_1(
+def test_an_engine_that_does_not_start_ends_with_one_line_and_status_1(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("START_ERROR", "1")
@@ -132,7 +132,9 @@ def test_an_engine_that_does_not_start_ends_in_one_line_and_status_1(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_stage_s_own_traceback_is_logged_when_the_engine_does_not_start(checkpoint: Path) -> None:
+def test_the_traceback_of_a_stage_is_logged_when_the_engine_does_not_start(
+    checkpoint: Path,
+) -> None:
     with serving(checkpoint, free_port(), START_ERROR="1") as process:
         _, text = process.communicate(timeout=60)
     assert FAILURE in text

@@ -1,4 +1,4 @@
-"""What the server does around a request: disconnects, readiness, metrics, shutdown."""
+"""Disconnects, readiness, metrics and shutdown of the server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def metric(endpoint: Endpoint, name: str, /, **labels: str) -> float:
 
 
 @pytest.mark.parametrize("after", [0, 2])
-async def test_a_stream_whose_client_leaves_is_aborted_at_once(after: int) -> None:
+async def test_a_stream_is_aborted_at_once_when_its_client_disconnects(after: int) -> None:
     engine = FakeEngine(answer_with(ANSWER), hang_after=after)
     with serve(engine) as endpoint:
         async with httpx.AsyncClient(base_url=endpoint.url) as client:
@@ -51,7 +51,7 @@ async def test_a_stream_whose_client_leaves_is_aborted_at_once(after: int) -> No
                 await engine.all_aborted(1)
 
 
-async def test_a_whole_answer_whose_client_leaves_is_aborted_at_once() -> None:
+async def test_a_request_without_streaming_is_aborted_at_once_when_its_client_disconnects() -> None:
     engine = FakeEngine(answer_with(ANSWER), hang_after=2)
     with serve(engine) as endpoint:
         async with httpx.AsyncClient(base_url=endpoint.url) as client:
@@ -62,7 +62,7 @@ async def test_a_whole_answer_whose_client_leaves_is_aborted_at_once() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_all_prompts_of_a_call_are_aborted_with_it(stream: bool) -> None:
+async def test_all_prompts_of_a_request_are_aborted_with_it(stream: bool) -> None:
     engine = FakeEngine(answer_with(ANSWER), hang_after=1)
     with serve(engine) as endpoint:
         async with httpx.AsyncClient(base_url=endpoint.url) as client:
@@ -77,7 +77,7 @@ async def test_all_prompts_of_a_call_are_aborted_with_it(stream: bool) -> None:
         )
 
 
-async def test_a_prompt_that_fails_ends_the_others_of_its_call() -> None:
+async def test_a_failing_prompt_ends_the_other_prompts_of_its_request() -> None:
     engine = FakeEngine(answer_with(ANSWER), delay=0.01)
     with serve(engine) as endpoint:
         async with httpx.AsyncClient(base_url=endpoint.url) as client:
@@ -129,10 +129,10 @@ def test_a_stop_token_ends_the_text_before_itself() -> None:
     assert answer["usage"]["completion_tokens"] == 3
 
 
-def test_the_engine_gets_what_the_request_says() -> None:
+def test_the_engine_gets_the_parameters_of_the_request() -> None:
     engine = scripted_engine()
     model = scripted_model()
-    asked = {
+    parameters = {
         "temperature": 0.5,
         "top_p": 0.9,
         "top_k": 7,
@@ -145,14 +145,14 @@ def test_the_engine_gets_what_the_request_says() -> None:
     with serve(engine, model) as endpoint:
         body = (
             CHAT
-            | asked
+            | parameters
             | {"logit_bias": {"9": -100}, "max_completion_tokens": 9, "stop_token_ids": [42]}
         )
         httpx.post(f"{endpoint.url}/v1/chat/completions", json=body | {"logprobs": True})
         httpx.post(f"{endpoint.url}/v1/chat/completions", json=CHAT | {"ignore_eos": True})
         httpx.post(f"{endpoint.url}/v1/completions", json=COMPLETION)
     full, chat, completion = engine.submissions
-    assert {name: getattr(full.sampling, name) for name in asked} == asked
+    assert {name: getattr(full.sampling, name) for name in parameters} == parameters
     assert full.sampling.logit_bias == ((9, -100.0),)
     assert full.sampling.logprobs == 0
     assert full.max_tokens == 9
@@ -166,7 +166,7 @@ def test_the_engine_gets_what_the_request_says() -> None:
     assert len({s.request_id for s in engine.submissions}) == 3
 
 
-def test_a_server_that_starts_is_live_but_not_ready() -> None:
+def test_a_starting_server_is_live_but_not_ready() -> None:
     with serve(None) as endpoint:
         endpoint.serving.progress("loading weights")
         assert httpx.get(f"{endpoint.url}/health/live").status_code == 200
@@ -193,7 +193,7 @@ def test_readiness_follows_the_engine() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_requests_that_run_when_the_server_stops_get_an_error(stream: bool) -> None:
+def test_running_requests_get_an_error_when_the_server_stops(stream: bool) -> None:
     engine = FakeEngine(answer_with(ANSWER), hang_after=1)
     answers: list[httpx.Response] = []
     with serve(engine) as endpoint:
@@ -225,6 +225,6 @@ def test_the_routes_and_their_bodies_are_described() -> None:
     assert {"model", "messages", "temperature", "ignore_eos"} <= body["schema"]["properties"].keys()
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_returned() -> None:
     with serve(None) as endpoint:
         assert set(httpx.get(f"{endpoint.url}/version").json()) == {"version"}

@@ -1,4 +1,4 @@
-"""What stages compute equals transformers' own `generate`, however steps are cut and ordered."""
+"""Stages compute the same as `generate` of transformers, however steps are chunked and ordered."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPLITS = [(1, "sdpa"), (1, "cpu"), (2, "cpu"), (3, "sdpa"), (4, "cpu")]
 def checkpoint(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[Example]]:
-    """A checkpoint, and prompts with transformers' greedy output."""
+    """Path of a checkpoint, and prompts with the greedy output of transformers."""
     path = tiny_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
     return path, Reference(path).prompts(LENGTHS, COUNT)
 
@@ -46,7 +46,7 @@ def generate(
 
 
 @pytest.mark.parametrize(("stages", "attention"), SPLITS)
-def test_random_steps_over_any_split_give_the_tokens_of_transformers(
+def test_random_steps_generate_the_tokens_of_transformers_with_any_split(
     checkpoint: tuple[Path, list[Example]], stages: int, attention: str
 ) -> None:
     path, examples = checkpoint
@@ -56,7 +56,7 @@ def test_random_steps_over_any_split_give_the_tokens_of_transformers(
 
 
 @pytest.mark.parametrize("stages", [1, 3])
-def test_logits_are_those_of_transformers(
+def test_logits_equal_those_of_transformers(
     checkpoint: tuple[Path, list[Example]], stages: int
 ) -> None:
     path, examples = checkpoint
