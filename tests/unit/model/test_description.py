@@ -40,8 +40,8 @@ def test_a_checkpoint_is_described_from_its_config(tmp_path: Path) -> None:
 
 
 def test_what_config_leaves_out_has_the_familys_default(tmp_path: Path) -> None:
-    given = {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"]}
-    found = describe_model(checkpoint(tmp_path, **given))
+    path = checkpoint(tmp_path, model_type="gemma2", architectures=["Gemma2ForCausalLM"])
+    found = describe_model(path)
     assert (found.sizes.head_dim, found.sizes.tied) == (256, True)
 
 
@@ -73,7 +73,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
 
 @pytest.mark.parametrize(("changes", "problem"), REFUSED)
 def test_what_cannot_be_served_is_refused_in_one_line(
-    tmp_path: Path, changes: dict[str, object], problem: str
+    tmp_path: Path, changes: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(ModelError, match=problem) as refusal:
         describe_model(checkpoint(tmp_path, **changes))

@@ -37,11 +37,10 @@ def test_layers_of_other_kinds_and_types_stay() -> None:
     class Own(nn.Linear):
         pass
 
-    module = nn.ModuleDict(
-        {"inner": nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), "own": Own(4, 4)}
-    )
+    inner = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    module = nn.ModuleDict({"inner": inner, "own": Own(4, 4)})
     module["float64"] = nn.Linear(4, 4, dtype=torch.float64)
     pack_linears(module)
-    assert isinstance(module["inner"][0], PackedLinear)
+    assert isinstance(inner[0], PackedLinear)
     assert type(module["own"]) is Own
     assert type(module["float64"]) is nn.Linear

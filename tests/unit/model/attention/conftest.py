@@ -27,7 +27,9 @@ def cpu_attention(request: pytest.FixtureRequest) -> CpuAttention:
     return _cpu_attention(request.param)
 
 
-@pytest.fixture(params=["sdpa", *InstructionSet], ids=lambda one: getattr(one, "name", one).lower())
+@pytest.fixture(
+    params=["sdpa", *InstructionSet], ids=lambda one: str(getattr(one, "name", one)).lower()
+)
 def backend(request: pytest.FixtureRequest) -> AttentionBackend:
     """Every backend, the C kernel in every variant that this CPU runs."""
     return SdpaAttention() if request.param == "sdpa" else _cpu_attention(request.param)

@@ -55,8 +55,8 @@ def assert_attends(
     assert got.dtype == batch.query.dtype
     # Rounding the result to bfloat16 costs up to 2^-9 of it, torch's own weights in bfloat16 more.
     exact = batch.query.dtype == torch.float32
-    tolerance = {"rtol": 4 * rounding, "atol": rounding} if exact else {"rtol": 2e-2, "atol": 2e-2}
-    torch.testing.assert_close(got.double(), expected, **tolerance)
+    rtol, atol = (4 * rounding, rounding) if exact else (2e-2, 2e-2)
+    torch.testing.assert_close(got.double(), expected, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
