@@ -6,7 +6,6 @@ start as well, because its load would later include the benchmark itself.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from benchmarks.command_line import shown_command
 from benchmarks.machine import describe_machine
 from tdpipe.cli.output_file import check_output
 from tdpipe.core.errors import TDPipeError
@@ -58,10 +58,3 @@ def open_results_file(path: Path | None, name: str) -> ResultsFile:
     except TDPipeError as error:
         sys.exit(str(error))
     return ResultsFile(path, describe_machine(), shown_command(name))
-
-
-def shown_command(name: str) -> str:
-    """Return the command that started this run of `benchmarks.NAME`, without the folders of its files."""
-    # Readers have other folders, and the paths of this machine are private.
-    arguments = [Path(each).name if "/" in each else each for each in sys.argv[1:]]
-    return shlex.join(["python", "-m", f"benchmarks.{name}", *arguments])

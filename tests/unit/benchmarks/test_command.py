@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 
 import pytest
 from benchmarks.__main__ import NAMES, main
+from benchmarks.command_line import shown_command
 
 
 class Runs:
@@ -48,3 +50,10 @@ def test_an_unknown_benchmark_is_rejected_with_the_known_names(
         main(["speed"])
     assert "choose from " + ", ".join(NAMES) in capsys.readouterr().err
     assert not runs.modules
+
+
+def test_the_command_is_shown_without_the_folders_of_its_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["real_work.py", "--trace", "/home/ada/my lengths.csv"])
+    assert shown_command("real_work") == "python -m benchmarks.real_work --trace 'my lengths.csv'"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from benchmarks.__main__ import NAMES
-from benchmarks.results_file import open_results_file, shown_command
+from benchmarks.results_file import open_results_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,13 +34,6 @@ def test_results_contain_the_machine_and_the_command(
         "figures": {"13B": [{"rate": 2.5}]},
     }
     assert file.heading == f"Machine: {file.machine}.\n\nCommand: `{file.command}`\n"
-
-
-def test_the_command_is_shown_without_the_folders_of_its_files(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["real_work.py", "--trace", "/home/ada/my lengths.csv"])
-    assert shown_command("real_work") == "python -m benchmarks.real_work --trace 'my lengths.csv'"
 
 
 def test_without_a_file_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
