@@ -127,7 +127,7 @@ def forecast_errors(rows: TrainingRows, outcomes: OutcomeRows, seed: int) -> lis
             generated: np.ndarray = generated,
             max_tokens: np.ndarray = max_tokens,
         ) -> FloatArray:
-            given = lengths.astype(np.int32)
+            given: np.ndarray = lengths.astype(np.int32)
             return forecast.of_running(in_use, generated, max_tokens, given).mean[points]
 
         actual = blocks(rows.lengths[running][:, None])

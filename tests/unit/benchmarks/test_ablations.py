@@ -25,7 +25,7 @@ from tdpipe.scheduling.forecast import Demands
 from tdpipe.simulation.candidate import make_candidate, simulate
 
 if TYPE_CHECKING:
-    from benchmarks.ablated import DecodeBatch
+    from benchmarks.ablated_policies import DecodeBatch
 
     from tdpipe.core.step import IntArray
     from tdpipe.simulation.candidate import Candidate
