@@ -1,4 +1,4 @@
-"""Policies without one of their mechanisms, and what takes its place.
+"""Policies in which one mechanism is removed or replaced.
 
 These subclasses override a method for each mechanism; nothing of this is in the engine.
 """
@@ -35,8 +35,10 @@ if TYPE_CHECKING:
         def __call__(self, view: View, *, on_tile_edge: bool = False) -> IntArray: ...
 
 
-_TILE, _OVER = 128, 8
-"""Tokens of the widest tile, and how far over its edge a budget is put."""
+_TILE_TOKENS = 128
+"""Number of tokens of the widest tile."""
+_TOKENS_PAST_EDGE = 8
+"""Number of tokens by which a budget exceeds a multiple of the tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +170,11 @@ def adaptive_at(budget: int, settings: SchedulerSettings) -> AblatedAdaptive:  #
 
 
 def adaptive_over_edges(settings: SchedulerSettings) -> AblatedAdaptive:
-    """Return the policy with a choice of budgets that each begin another of the widest tiles."""
+    """Return the policy with a choice of budgets that each exceed a multiple of the widest tile."""
     max_budget = settings.token_budget
-    budgets = np.arange(_TILE + _OVER, max_budget + _TILE, _TILE, dtype=np.int32)
+    budgets = np.arange(
+        _TILE_TOKENS + _TOKENS_PAST_EDGE, max_budget + _TILE_TOKENS, _TILE_TOKENS, dtype=np.int32
+    )
     return AblatedAdaptive(max_budget, budgets=budgets)
 
 
@@ -215,7 +219,7 @@ def _share(view: View) -> int:
 
 
 def own_members(view: View, *, on_tile_edge: bool = False) -> IntArray:  # noqa: ARG001
-    """Return a micro-batch whose members stay: a sequence's slot says to which it belongs."""
+    """Return a micro-batch with fixed members, which are those whose slots are equal modulo the number of stages."""
     ready = view.ready
     return ready[ready % view.stages == ready[0] % view.stages] if len(ready) else ready
 
@@ -226,13 +230,13 @@ def as_they_come(view: View, *, on_tile_edge: bool = False) -> IntArray:  # noqa
 
 
 def used_now(demands: Demands, share: float = 1.0) -> FloatArray:
-    """Return [n] blocks that must exist if nobody looks ahead and only `share` of the cache is to be used."""
+    """Return [n] blocks that must exist without a forecast, if only `share` of the cache is to be used."""
     peaks: FloatArray = demands.mean[:, 0] / share
     return peaks
 
 
 def free_now(view: View) -> KVOutlook:
-    """Return the KV that is free now, as if nothing that runs would grow."""
+    """Return the KV that is free now, as if running sequences did not grow."""
     return KVOutlook(view.free_blocks * view.block_size, view.changes, view.decoding)
 
 
@@ -242,7 +246,7 @@ def a_free_block(view: View) -> bool:
 
 
 def free_share(view: View, fitting: list[Sequence], share: float) -> bool:  # noqa: ARG001
-    """Return whether this share of the KV cache is free, so that prefill begins."""
+    """Return whether this share of the KV cache is free, so that prefill starts."""
     return view.free_blocks >= share * view.capacity
 
 

@@ -1,8 +1,8 @@
-"""Whether tdpipe is right on a GPU, and how much of the GPU it uses: one process, a few minutes, a table at the end.
+"""Checks in one process and a few minutes that tdpipe is correct on a GPU, and how much of the GPU it uses.
 
     python -m benchmarks.gpu_check --output gpu-results
 
-It needs no Ray, no network and no downloaded model. `--dry` goes through every part on a CPU with tiny shapes.
+It needs no Ray, no network and no downloaded model. `--dry` runs every part on a CPU with tiny shapes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.gpu_check.scale import DRY, FULL
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """What to check, and for how long."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu_check",
         description=__doc__,
@@ -36,7 +36,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--dry", action="store_true", help="tiny shapes on a CPU")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="directory of the results, else a temporary one"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="directory of the results; default: a temporary one",
     )
     parser.add_argument("--seconds", type=float, default=480.0, help="time for all parts together")
     parser.add_argument(

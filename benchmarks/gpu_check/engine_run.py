@@ -1,4 +1,4 @@
-"""A few requests through an engine that is started for them alone, with log-probabilities if they are wanted."""
+"""Generates with an engine that is started for a few requests only, with log-probabilities on request."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class Generated:
 
     tokens: list[int]
     logprobs: list[TokenLogprobs]
-    """One per token, or none where they were not asked for."""
+    """One entry per token; empty if log-probabilities were not requested."""
 
 
 def generate(
     settings: Settings, prompts: Sequence[Sequence[int]], count: int, logprobs: int | None = None
 ) -> list[Generated]:
-    """Greedy output of `count` tokens for each prompt, all submitted at once.
+    """Return the greedy output of `count` tokens for each prompt; all are submitted at once.
 
     Args:
-        settings: all of them.
-        prompts: token ids.
-        count: output tokens of each.
-        logprobs: likeliest tokens whose log-probabilities are returned at each position.
+        settings: All settings.
+        prompts: Token ids.
+        count: Number of output tokens of each prompt.
+        logprobs: Number of likeliest tokens whose log-probabilities are returned at each position.
 
     Raises:
-        TDPipeError: the engine does not start, or fails.
+        TDPipeError: the engine does not start, or it fails.
     """
     engine = start_engine(settings, plan_stages(settings), lambda _: None)
     try:

@@ -112,7 +112,7 @@ def large_settings(context: CheckContext) -> Settings:
 def large_run_config(
     context: CheckContext, system: System, requests: tuple[MixRequest, ...] = ()
 ) -> RunConfig:
-    """What a system serves the large model with.
+    """Return the configuration with which a system serves the large model.
 
     Raises:
         PartSkippedError: there is no checkpoint.

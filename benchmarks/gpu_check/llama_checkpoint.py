@@ -29,7 +29,7 @@ _SPREAD = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written."""
+    """A checkpoint that was written."""
 
     layers: int
     size: int

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a part has found."""
+    """Result of a part."""
 
     text: str
     """One line for the table."""
     figures: dict[str, object] = field(default_factory=dict)
-    """The numbers behind it, as JSON has them."""
+    """Figures of the part, which can be written as JSON."""
 
 
 class PartSkippedError(Exception):
@@ -33,7 +33,7 @@ class PartSkippedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A guarded piece of work."""
+    """A function that is run with a time limit."""
 
     name: str
     seconds: float

@@ -50,7 +50,7 @@ class StepTime:
 
     @property
     def text(self) -> str:
-        """The times for people."""
+        """Text of the times for the table."""
         source = "" if self.profiled else " (by the stages' clocks)"
         return (
             f"{self.stream * 1e3:.2f} ms a step; alone {self.alone * 1e3:.2f} ms, "

@@ -1,4 +1,4 @@
-"""Every part of the check for GPUs runs, as far as a CPU can tell: nobody has a GPU's time to find a slip in it."""
+"""Every part of the GPU check runs on a CPU, so that no mistake in it wastes time on a GPU."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ PARTS = [
 ]
 
 
-def test_a_dry_run_goes_through_every_part(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_runs_every_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "results"
     status = main(["--dry", "--output", str(output)])
     parts = json.loads((output / "gpu_check.json").read_text())["parts"]
@@ -56,7 +54,7 @@ def test_a_dry_run_goes_through_every_part(
     assert served[0] > 0
 
 
-def test_parts_that_are_named_run_with_what_they_build_on(tmp_path: Path) -> None:
+def test_named_parts_run_with_the_parts_they_depend_on(tmp_path: Path) -> None:
     assert main(["--dry", "--only", "batch 4", "--stages", "2", "--output", str(tmp_path)]) == 0
     parts = json.loads((tmp_path / "gpu_check.json").read_text())["parts"]
     assert [part["name"] for part in parts] == [

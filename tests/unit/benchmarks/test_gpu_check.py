@@ -1,4 +1,4 @@
-"""The guard around the parts of the check for GPUs, and what becomes of a model that is too large."""
+"""Failures and time limits of the parts of the GPU check, and models that are too large."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_part_that_raises_ends_alone(error: BaseException, status: Status, tex
     assert ("Traceback" in outcome.traceback) == (status is Status.FAILED)
 
 
-def test_a_part_that_takes_too_long_is_left_behind() -> None:
+def test_a_part_that_exceeds_its_time_limit_fails() -> None:
     release = threading.Event()
 
     def run(_: float) -> Finding:
