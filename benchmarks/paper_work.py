@@ -154,7 +154,7 @@ def main() -> None:
         args.lengths,
         args.trace,
         args.profiles,
-        args.max_prompt_tokens,
+        args.longest_prompt,
     )
     results = {}
     print(file.heading)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
-from tdpipe.pipeline.kv_budget import available_memory
 
 from benchmarks.gpu_check.context import temporary_folder
 from benchmarks.gpu_check.kept_stages import KeptStages
@@ -17,6 +16,7 @@ from benchmarks.gpu_check.part import Finding, PartSkippedError
 from benchmarks.systems.run import BLOCK_SIZE, RunConfig, System
 from benchmarks.systems.tdpipe_engine import engine_settings
 from tdpipe.model.description import describe_model
+from tdpipe.pipeline.kv_budget import available_memory
 
 if TYPE_CHECKING:
     from benchmarks.gpu_check.context import CheckContext
