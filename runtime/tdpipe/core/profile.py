@@ -44,13 +44,13 @@ class Provenance(_Part):
     devices: tuple[str, ...]
     """[stages] what each computed on."""
     dtype: str
-    """Of weights, activations and KV cache, as torch names it."""
+    """Data type of weights, activations and KV cache, as torch names it."""
     partition: tuple[int, ...]
     """[stages] layers."""
     threads_per_stage: int
     """CPU threads; of no meaning on GPUs."""
     kv_tokens: int
-    """That the KV cache held."""
+    """Number of tokens that the KV cache held."""
 
 
 class ProfiledStage(_Part):
@@ -59,7 +59,7 @@ class ProfiledStage(_Part):
     tokens: tuple[int, ...] = Field(min_length=1)
     """Batch tokens, ascending from at least 1."""
     seconds: tuple[float, ...] = Field(min_length=1)
-    """Of a step of so many tokens without earlier context, of which none is sampled."""
+    """Seconds of a step with that many tokens, without earlier context and without sampling."""
     per_kv_token: Seconds
     """Seconds more for each KV token that is read."""
     per_sampled_token: Seconds = 0.0
@@ -85,7 +85,7 @@ class ProfiledMixing(_Part):
     """What a step pays for holding both prefill and decode."""
 
     seconds: Seconds = 0.0
-    """Of each stage."""
+    """Seconds that a mixed step adds on each stage."""
     decode_context: float = Field(default=1.0, ge=1.0)
     """Factor on the reading of KV."""
 
@@ -101,7 +101,7 @@ class Profile(_Part):
     """The whole file."""
 
     version: Literal[1] = 1
-    """Of this schema."""
+    """Version of this schema."""
     provenance: Provenance
     stages: tuple[ProfiledStage, ...] = Field(min_length=1)
     mixing: ProfiledMixing = ProfiledMixing()

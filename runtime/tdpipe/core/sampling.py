@@ -36,6 +36,6 @@ class TokenLogprobs:
     """Log-probabilities at one sampled position, of the distribution before temperature and filters."""
 
     logprob: float
-    """Of the sampled token, natural logarithm."""
+    """Natural logarithm of the sampled token's probability."""
     top_tokens: tuple[int, ...] = ()
     top_logprobs: tuple[float, ...] = ()

@@ -105,7 +105,7 @@ class StageReport:
     busy: float
     """Seconds of computing, without waiting for messages, activations or tokens."""
     output: StepOutput | None = None
-    """From the last stage."""
+    """Sampled tokens; only the last stage reports them."""
 
 
 @dataclass(frozen=True, slots=True)

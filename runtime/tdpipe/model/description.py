@@ -34,7 +34,7 @@ class ModelDescription:
     max_context: int
     """Tokens of prompt and output together that the positions reach."""
     eos_token_ids: tuple[int, ...]
-    """From config.json and generation_config.json."""
+    """Token ids that end an output, from config.json and generation_config.json."""
 
 
 def describe_model(path: Path) -> ModelDescription:
