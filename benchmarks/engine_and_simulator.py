@@ -185,7 +185,7 @@ def _run_config(args: argparse.Namespace, checkpoint: Path) -> RunConfig:
 class _Progress:
     """Prints progress and updates the background load, which must be read before the stages end.
 
-    CPU time of stages that have ended can no longer be told from that of unrelated processes.
+    CPU time of stages that have ended can no longer be distinguished from that of unrelated processes.
     """
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ _DISK_SHARE = 0.8
 _WEIGHT_SHARE = 0.6
 """Maximum share of the device's free memory that weights take."""
 _KV_SHARE = 0.4
-"""Maximum share of the memory beside the weights that the KV cache takes; transformers needs more than the cache."""
+"""Maximum share of the memory left by the weights that the KV cache takes; transformers needs more than the cache."""
 
 
 def write_model(context: CheckContext, end: float) -> Finding:
