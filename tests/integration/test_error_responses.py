@@ -44,7 +44,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
 
 CHAT_REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"n": 2}, "n", "Only one output per prompt"),
-    ({"tools": []}, "tools", "not supported"),
+    ({"tools": [{}]}, "tools", "not supported"),
     ({"logit_bias": {"9" * 5_000: 1}}, "logit_bias", "token id"),
     ({"temperature": 2.5}, "temperature", "less than or equal to 2"),
     ({"temperature": "hot"}, "temperature", "valid number"),
@@ -68,27 +68,34 @@ CHAT_REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"stop": 5}, "stop", "valid array"),
     ({"stop_token_ids": [-1]}, "stop_token_ids[0]", "greater than or equal to 0"),
     ({"stop_token_ids": [99999]}, "stop_token_ids", "vocabulary"),
+    ({"logit_bias": {str(i): 1 for i in range(4_097)}}, "logit_bias", "at most 4096"),
     ({"top_logprobs": 2}, "top_logprobs", "logprobs"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
     ({"logprobs": 1}, "logprobs", "boolean"),
     ({"stream_options": {"include_usage": True}}, "stream_options", "stream"),
-    ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "include_usage"),
+    ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "leave it out"),
     ({"response_format": {"type": "json_object"}}, "response_format.type", "text"),
-    ({"tools": []}, "tools", "should be null; got []"),
-    ({"tool_choice": "auto"}, "tool_choice", "none"),
-    ({"functions": []}, "functions", "not supported"),
-    ({"best_of": 1}, "best_of", "accepted fields are"),
+    ({"tools": [{"type": "function"}]}, "tools", "not supported"),
+    ({"tool_choice": "required"}, "tool_choice", "none"),
+    ({"functions": [{"name": "f"}]}, "functions", "not supported"),
+    ({"best_of": 1}, "best_of", "unknown field; leave it out"),
+    ({"max_token": 1}, "max_token", "unknown field; did you mean max_tokens?"),
+    ({"i" * 1_000_000: 1}, "i" * 80 + "…", "unknown field"),
     ({"prompt": "x"}, "prompt", "use messages"),
-    ({"invented": 1}, "invented", "accepted fields are"),
+    ({"invented": 1}, "invented", "leave it out"),
     ({"model": None}, "model", "string"),
     ({"messages": []}, "messages", "at least 1"),
     ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role", "'user'"),
     ({"messages": [{"role": "user"}]}, "messages[0].content", "must be given"),
     ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "text parts"),
     (
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
+            ]
+        },
         "messages[0].content[0].image_url",
-        "accepted fields are type, text",
+        "only text is supported",
     ),
     (
         {"messages": [{"role": "user", "content": "x", "name": "a b"}]},
@@ -96,7 +103,7 @@ CHAT_REFUSALS: list[tuple[dict[str, Any], str, str]] = [
         "pattern",
     ),
     (
-        {"messages": [{"role": "assistant", "content": "x", "tool_calls": []}]},
+        {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]},
         "messages[0].tool_calls",
         "not supported",
     ),
@@ -108,7 +115,9 @@ COMPLETION_REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": [[]]}, "prompt", "is empty"),
     ({"prompt": {}}, "prompt", "give a string"),
     ({"prompt": ["a", 1]}, "prompt", "mixes"),
-    ({"prompt": [1, -1]}, "prompt", "below 0"),
+    ({"prompt": [1, -1]}, "prompt", "holds the token id -1; ids are 0 or more"),
+    ({"prompt": [1, 2**40]}, "prompt", f"token id {2**40} is outside the vocabulary"),
+    ({"prompt": [[1], [2**70]]}, "prompt", f"token id {2**70} is outside the vocabulary"),
     ({"prompt": [True]}, "prompt", "mixes"),
     ({"prompt": [99999]}, "prompt", "vocabulary"),
     ({"logprobs": 21}, "logprobs", "20"),
@@ -149,6 +158,22 @@ def test_completions_reject_what_they_do_not_support(
         {"n": 1, "user": "me", "stream": False, "temperature": None, "stop": None, "seed": None},
         {"tools": None, "tool_choice": "none", "response_format": {"type": "text"}},
         {"functions": None, "logprobs": False, "top_k": -1, "stop": "x"},
+        {"tools": [], "tool_choice": "auto", "functions": []},
+        {
+            "messages": [
+                {"role": "user", "content": "x"},
+                {
+                    "role": "assistant",
+                    "content": "y",
+                    "tool_calls": [],
+                    "annotations": [],
+                    "reasoning_content": None,
+                    "refusal": None,
+                    "audio": None,
+                },
+                {"role": "user", "content": "z"},
+            ]
+        },
     ],
     ids=str,
 )

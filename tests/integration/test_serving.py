@@ -220,9 +220,11 @@ def test_each_finished_request_is_logged_in_one_line(caplog: pytest.LogCaptureFi
 
 def test_the_routes_and_their_bodies_are_described() -> None:
     with serve(None) as endpoint:
-        paths = httpx.get(f"{endpoint.url}/openapi.json").json()["paths"]
-    body = paths["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]
-    assert {"model", "messages", "temperature", "ignore_eos"} <= body["schema"]["properties"].keys()
+        document = httpx.get(f"{endpoint.url}/openapi.json").json()
+    route = document["paths"]["/v1/chat/completions"]["post"]
+    reference = route["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    schema = document["components"]["schemas"][reference.rpartition("/")[2]]
+    assert {"model", "messages", "temperature", "ignore_eos"} <= schema["properties"].keys()
 
 
 def test_the_version_is_returned() -> None:

@@ -38,7 +38,8 @@ KINDS = ("byte_level", "byte_fallback", "metaspace")
 @cache
 def build_tokenizer(kind: str, *, chat: bool = True) -> ServerTokenizer:
     """A tokenizer with `<s>`, `</s>` and two role tokens as special tokens."""
-    return ServerTokenizer(build_hf(kind, chat=chat))
+    hf = build_hf(kind, chat=chat)
+    return ServerTokenizer(hf.backend_tokenizer, hf.special_tokens_map, hf.chat_template)
 
 
 def build_hf(kind: str, *, chat: bool = True) -> PreTrainedTokenizerFast:
@@ -62,8 +63,7 @@ def build_straddling() -> tuple[ServerTokenizer, int, int, int]:
     merge = len(vocabulary)
     backend = Tokenizer(models.BPE(vocabulary | {last + first: merge}, [(last, first)]))
     backend.decoder = decoders.ByteLevel()
-    hf = PreTrainedTokenizerFast(tokenizer_object=backend)
-    return ServerTokenizer(hf), vocabulary[first], merge, vocabulary[last]
+    return ServerTokenizer(backend, {}, None), vocabulary[first], merge, vocabulary[last]
 
 
 def _byte_level() -> Tokenizer:

@@ -60,3 +60,13 @@ def one_line(error: Exception | str) -> str:
     if not lines:
         return type(error).__name__ if isinstance(error, Exception) else "no reason was given"
     return lines[0] if len(lines) == 1 else f"{lines[0].rstrip(':')}: {lines[-1]}"
+
+
+class NonFiniteLogitsError(TDPipeError):
+    """The model computed NaN or infinite logits for one request, which ends; other requests go on."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model's logits for this request are not finite, so no token can be sampled; "
+            "check the checkpoint, or set model.dtype to float32"
+        )

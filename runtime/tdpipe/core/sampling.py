@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,17 @@ class SamplingParams:
     """Draws depend on this and the token's position alone, never on the batch."""
     logprobs: int | None = None
     """Return the sampled token's log-probability and this many likeliest ones; None returns none."""
+
+    def for_choice(self, choice: int) -> SamplingParams:
+        """Parameters of one of several outputs of a call, each of which draws for itself.
+
+        Args:
+            choice: number of the output; 0 keeps the seed, so that a single output is a call's first one.
+        """
+        if choice == 0:
+            return self
+        digest = blake2b(f"{self.seed}/{choice}".encode(), digest_size=8).digest()
+        return replace(self, seed=int.from_bytes(digest, "little") >> 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from typing import TypeVar
 
 from starlette.types import Receive
@@ -15,8 +15,8 @@ class ClientGoneError(Exception):
     """The client closed its connection before its request or the answer was complete."""
 
 
-async def unless_disconnected(receive: Receive, work: Coroutine[None, None, T]) -> T:
-    """Return the result of `work`, which is cancelled at once if the client disconnects.
+async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled at once if the client disconnects.
 
     The request's body must have been read before, so that the next message of `receive` is the disconnect.
 

@@ -10,8 +10,15 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from tdpipe.core.errors import PipelineError, RequestError, TDPipeError, one_line
+from tdpipe.core.errors import (
+    NonFiniteLogitsError,
+    PipelineError,
+    RequestError,
+    TDPipeError,
+    one_line,
+)
 from tdpipe.server.disconnect import ClientGoneError
+from tdpipe.server.middleware import InternalErrors
 
 _log = logging.getLogger(__name__)
 _CLIENT_CLOSED_REQUEST = 499  # nginx's status; only logs could show it, because the client is gone
@@ -45,6 +52,9 @@ def to_api_error(error: Exception) -> ApiError:
             # The engine has already logged it, and every open request ends here.
             _log.debug("the engine failed: %s", one_line(error))
             return ApiError(503, f"the engine failed: {one_line(error)}", code="engine_failed")
+        case NonFiniteLogitsError():
+            _log.error("%s", error)
+            return ApiError(500, str(error), code="non_finite_logits")
         case HTTPException(status_code=404):
             return ApiError(
                 404, "no such route; see /openapi.json for the routes", code="not_found"
@@ -79,7 +89,7 @@ def install_error_handlers(app: FastAPI, count: Callable[[str], None]) -> None:
         count: called with the `code` of each error response.
     """
 
-    async def answer(_: Request, error: Exception) -> JSONResponse:
+    async def answer(_: Request, error: Exception) -> Response:
         api_error = to_api_error(error)
         count(api_error.code)
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
@@ -91,5 +101,6 @@ def install_error_handlers(app: FastAPI, count: Callable[[str], None]) -> None:
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
     app.add_exception_handler(ClientGoneError, answer_nobody)
-    for kind in (TDPipeError, HTTPException, Exception):
+    for kind in (TDPipeError, HTTPException):
         app.add_exception_handler(kind, answer)
+    app.add_middleware(InternalErrors, respond=answer)

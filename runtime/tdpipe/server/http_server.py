@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from tdpipe.core.errors import SettingsError
 from tdpipe.core.settings import ServerSettings
+from tdpipe.server.timed_http import TimedHttpProtocol
 
 _DRAIN_SECONDS = 3
 _JOIN_SECONDS = 6.0
@@ -29,7 +30,11 @@ def listen(settings: ServerSettings) -> socket.socket:
     host, port = settings.host, settings.port
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        # An unspecified IPv6 address is meant as every address, as other servers take it.
+        dual = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(
+            (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=dual
+        )
     except socket.gaierror as error:
         raise SettingsError(
             "server.host", f"no such address: {host}", "pass another --host"
@@ -47,6 +52,7 @@ class HttpServer:
     def __init__(self, app: FastAPI, listener: socket.socket) -> None:
         config = uvicorn.Config(
             app,
+            http=TimedHttpProtocol,
             log_config=None,
             access_log=False,
             lifespan="off",

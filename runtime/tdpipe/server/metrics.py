@@ -121,6 +121,11 @@ class _EngineCollector(Collector):
             "Preemptions: sequences whose KV cache was freed and is computed again.",
             now.preemptions,
         )
+        yield CounterMetricFamily(
+            "tdpipe_non_finite_logits",
+            "Requests that ended in an error because their logits were not finite.",
+            now.non_finite_logits,
+        )
         yield _by_stage(
             "tdpipe_stage_busy_seconds", "Seconds in which a stage computed.", now.stage_busy
         )

@@ -20,6 +20,8 @@ class RequestRecord:
     id: str
     endpoint: str
     prompt_tokens: int
+    client_id: str | None = None
+    """The id that the client gave the request."""
     output_tokens: int = 0
     outcome: Outcome | None = None
     """How the request ended; None while it runs."""
@@ -60,8 +62,9 @@ class RequestRecord:
         """Log at INFO what the request cost and how it ended."""
         first = self.time_to_first_token
         _log.info(
-            "%s %s: %d prompt tokens, %d output tokens, %s, first token after %s, %.3f s in all",
+            "%s%s %s: %d prompt tokens, %d output tokens, %s, first token after %s, %.3f s in all",
             self.id,
+            "" if self.client_id is None else f" ({self.client_id})",
             self.endpoint,
             self.prompt_tokens,
             self.output_tokens,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from starlette.types import Receive
+
 from tdpipe.core.errors import one_line
+from tdpipe.server.disconnect import unless_disconnected
 from tdpipe.server.engine_port import EnginePort
 from tdpipe.server.errors import ApiError
 from tdpipe.server.metrics import Metrics
@@ -16,7 +20,8 @@ from tdpipe.server.request_record import RequestRecord
 from tdpipe.server.served_model import ServedModel
 
 T = TypeVar("T")
-_TOKENIZER_THREADS = 2
+_SHORT_TEXT = 2**15
+"""Characters of a text that is tokenized in about ten milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,8 @@ class Serving:
         self.metrics = Metrics()
         self._service: Service | None = None
         self._reason = "starting"
-        # Tokenizing a long prompt takes tens of milliseconds, and the event loop must deliver tokens meanwhile.
-        self._tokenizer_threads = ThreadPoolExecutor(_TOKENIZER_THREADS, "tokenizer")
+        self._short_texts = ThreadPoolExecutor(1, "tokenizing-short")
+        self._long_texts = ThreadPoolExecutor(1, "tokenizing-long")
 
     def progress(self, message: str) -> None:
         """Set the step of the start, which probes get as the reason why the server is not ready."""
@@ -52,7 +57,8 @@ class Serving:
     def stop(self) -> None:
         """Refuse requests from now on."""
         self._service, self._reason = None, "stopping"
-        self._tokenizer_threads.shutdown(wait=False)
+        self._short_texts.shutdown(wait=False)
+        self._long_texts.shutdown(wait=False)
 
     def unready_reason(self) -> str | None:
         """Return why requests are refused; None while they are answered."""
@@ -95,9 +101,26 @@ class Serving:
             )
         return service
 
-    async def tokenize(self, work: Callable[[], T]) -> T:
-        """Run `work` in a thread, so that the event loop goes on, and return its result."""
-        return await asyncio.get_running_loop().run_in_executor(self._tokenizer_threads, work)
+    async def tokenize(
+        self, receive: Receive, characters: int, work: Callable[[Callable[[], bool]], T]
+    ) -> T:
+        """Do `work` off the event loop, so that tokens are delivered and probes answered meanwhile.
+
+        Args:
+            receive: the request's, to notice that its client has gone.
+            characters: the size of the text, by which short prompts pass long ones.
+            work: given a function that tells whether nobody waits for the result any more.
+
+        Raises:
+            ClientGoneError: the client disconnected first.
+        """
+        pool = self._short_texts if characters <= _SHORT_TEXT else self._long_texts
+        gone = threading.Event()
+        loop = asyncio.get_running_loop()
+        try:
+            return await unless_disconnected(receive, loop.run_in_executor(pool, work, gone.is_set))
+        finally:
+            gone.set()
 
     def request_ended(self, record: RequestRecord) -> None:
         """Count and log a request that has ended."""

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tdpipe.core.capacity import Capacity
 from tdpipe.core.errors import RequestError
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.prediction.features import PromptFeatures
-from tdpipe.prediction.text_features import TextFeatures
 from tdpipe.server.call import Call
 from tdpipe.server.context import RequestContext
 from tdpipe.server.detokenizer import Detokenizer
 from tdpipe.server.errors import ApiError
 from tdpipe.server.generation import Generation
+from tdpipe.server.prompts import TokenizedPrompt
 from tdpipe.server.request_record import RequestRecord
 from tdpipe.server.schemas.common import GenerationBody
 from tdpipe.server.serving import Service
 from tdpipe.server.stop_strings import StopStrings
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenizedPrompt:
-    """A prompt in the form that the engine takes, made outside the event loop."""
-
-    tokens: tuple[int, ...]
-    text: TextFeatures | None = None
-    """Features of the prompt's text for the length predictor; None if the client sent token ids."""
 
 
 def submit(
@@ -58,11 +48,20 @@ def submit(
             request_id = f"{body.id_prefix}-{context.request_id}-{index}"
             features = _features(body, prompt, max_tokens, sampling, stop_token_ids)
             stream = engine.submit(
-                prompt.tokens, max_tokens, sampling, stop_token_ids, request_id, features
+                prompt.tokens,
+                max_tokens,
+                sampling.for_choice(index),
+                stop_token_ids,
+                request_id,
+                features,
             )
             text_before = prompt.tokens if body.continues_prompt else ()
             record = RequestRecord(
-                request_id, body.endpoint, len(prompt.tokens), arrived=context.arrived
+                request_id,
+                body.endpoint,
+                len(prompt.tokens),
+                context.client_id,
+                arrived=context.arrived,
             )
             generations.append(
                 Generation(

@@ -1,69 +1,144 @@
 """The checkpoint's tokenizer: text to token ids, chat messages to token ids, token ids to text.
 
-transformers reads the files and renders chat templates. Encoding and decoding use its Rust backend directly, which
-releases the GIL and neither warns about long prompts nor truncates them.
+It is the Rust library's, exactly as tokenizer.json says. Long texts are encoded piece by piece, so that a text which
+can never fit costs no more than one that just does.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import jinja2
+from tokenizers import Tokenizer as Backend
 
-from tdpipe.core.errors import ModelError, RequestError
+from tdpipe.core.errors import RequestError, TDPipeError
+from tdpipe.server.chat_template import ChatTemplate, TemplateMessage
+from tdpipe.server.tokenizer_files import read_tokenizer_files
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
 _FALLBACK_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+_WINDOW_CHARACTERS = 4
+"""Characters per token that fits, of the part of a long text that is encoded first."""
+_CERTAIN_EXCESS = 2
+"""A part with this many times the tokens that fit proves the whole text too long: what follows a part changes how
+its last few tokens are cut, never half of them."""
+
+
+class TooManyTokensError(TDPipeError):
+    """A text has more tokens than can ever fit.
+
+    Args:
+        tokens: how many its first part alone has.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(f"the text has more than {tokens} tokens")
+        self.tokens = tokens
+
+
+class CancelledEncodingError(TDPipeError):
+    """Nobody waits for the tokens any more."""
+
+
+def _never() -> bool:
+    return False
 
 
 class Tokenizer:
-    """A tokenizer that is safe to use from several threads.
+    """Safe to use from several threads.
 
     Args:
-        hf: a fast tokenizer of transformers.
+        backend: the Rust library's tokenizer.
+        special_tokens: text of each special token by its name, such as `eos_token`.
+        chat_template: source of the chat template; None where there is none.
+
+    Raises:
+        ModelError: the chat template cannot be used.
     """
 
-    def __init__(self, hf: Any) -> None:  # noqa: ANN401 - transformers is untyped
-        self._hf = hf
-        self._backend = hf.backend_tokenizer
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        added = self._backend.get_added_tokens_decoder()
+    def __init__(
+        self, backend: Backend, special_tokens: Mapping[str, str], chat_template: str | None
+    ) -> None:
+        self._backend = backend
+        backend.no_truncation()
+        backend.no_padding()
+        added = backend.get_added_tokens_decoder()
         self.special_ids: frozenset[int] = frozenset(i for i, t in added.items() if t.special)
-        self.eos_token_id: int | None = hf.eos_token_id
-        self.bos_token_id: int | None = hf.bos_token_id
-        self.has_chat_template: bool = hf.chat_template is not None
+        self.eos_token_id = self._id_of(special_tokens.get("eos_token"))
+        self.bos_token_id = self._id_of(special_tokens.get("bos_token"))
+        self._template = (
+            None if chat_template is None else ChatTemplate(chat_template, special_tokens)
+        )
         self._added = frozenset(added)
         self._texts: dict[int, str] = {}
 
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Encode a prompt, with the special tokens that the model expects around it, such as BOS."""
-        ids = tuple(self._backend.encode(text, add_special_tokens=True).ids)
-        return (self.bos_token_id,) if not ids and self.bos_token_id is not None else ids
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether conversations can be encoded."""
+        return self._template is not None
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
-        """Encode a conversation with the chat template, up to the start of the answer.
+    def encode(
+        self, text: str, max_tokens: int | None = None, cancelled: Callable[[], bool] = _never
+    ) -> tuple[int, ...]:
+        """Token ids of a prompt, with the special tokens that belong around one (BOS).
+
+        Args:
+            text: the prompt.
+            max_tokens: how many tokens can fit at most; None encodes any text whole.
+            cancelled: tells whether nobody waits any more; asked before each part.
 
         Raises:
-            RequestError: the model has no chat template, or the template refuses the messages.
+            TooManyTokensError: the text has certainly more than `max_tokens`.
+            CancelledEncodingError: nobody waits any more.
         """
-        if not self.has_chat_template:
+        ids = self._encode(text, max_tokens, cancelled, special=True)
+        return (self.bos_token_id,) if not ids and self.bos_token_id is not None else ids
+
+    def encode_chat(
+        self,
+        messages: Sequence[TemplateMessage],
+        max_tokens: int | None = None,
+        cancelled: Callable[[], bool] = _never,
+    ) -> tuple[int, ...]:
+        """Token ids of a conversation, as the chat template writes it up to the answer's beginning.
+
+        Args:
+            messages: the conversation.
+            max_tokens: as in `encode`.
+            cancelled: as in `encode`.
+
+        Raises:
+            RequestError: there is no template, or it refuses the messages.
+            TooManyTokensError: the text has certainly more than `max_tokens`.
+            CancelledEncodingError: nobody waits any more.
+        """
+        if self._template is None:
             raise RequestError(
                 "this model's tokenizer has no chat template; use /v1/completions", "messages"
             )
-        try:
-            text = self._hf.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
-            )
-        except (jinja2.TemplateError, TypeError) as error:
-            problem = f"the model's chat template refuses these messages: {error}"
-            raise RequestError(problem, "messages") from error
-        return tuple(self._backend.encode(text, add_special_tokens=False).ids)
+        text = self._template.render(messages)
+        return self._encode(text, max_tokens, cancelled, special=False)
+
+    def _encode(
+        self, text: str, max_tokens: int | None, cancelled: Callable[[], bool], *, special: bool
+    ) -> tuple[int, ...]:
+        window = len(text) if max_tokens is None else _WINDOW_CHARACTERS * max_tokens
+        while True:
+            if cancelled():
+                raise CancelledEncodingError
+            # `encode` holds the interpreter's lock all along, `encode_batch` lets go of it.
+            (encoding,) = self._backend.encode_batch([text[:window]], add_special_tokens=special)
+            if window >= len(text):
+                return tuple(encoding.ids)
+            if max_tokens is not None and len(encoding) > _CERTAIN_EXCESS * max_tokens:
+                raise TooManyTokensError(len(encoding))
+            window *= 2
+
+    def _id_of(self, text: str | None) -> int | None:
+        token: int | None = None if text is None else self._backend.token_to_id(text)
+        return token
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Decode tokens, without special tokens."""
@@ -114,33 +189,13 @@ class Tokenizer:
 
 
 def load_tokenizer(checkpoint: Path) -> Tokenizer:
-    """Load the tokenizer of the checkpoint in this directory. No code of the checkpoint is run.
+    """Load the tokenizer of the checkpoint in this directory; no code of the checkpoint is run.
 
     Raises:
-        ModelError: the checkpoint has no tokenizer, or transformers cannot load it as a fast one.
+        ModelError: there is none that can be used.
     """
-    from transformers import AutoTokenizer
-
-    if not any((checkpoint / name).is_file() for name in _TOKENIZER_FILES):
-        raise ModelError(
-            f"{checkpoint} has no tokenizer; "
-            "put the model's tokenizer.json and tokenizer_config.json there"
-        )
-    try:
-        hf = AutoTokenizer.from_pretrained(
-            str(checkpoint), local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # transformers passes on whatever its parsers raise
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"the tokenizer in {checkpoint} cannot be read: {reason}; "
-            "save it again with transformers"
-        ) from error
-    if not hf.is_fast:
-        raise ModelError(
-            f"the tokenizer in {checkpoint} has no fast version; convert it to a tokenizer.json"
-        )
-    return Tokenizer(hf)
+    files = read_tokenizer_files(checkpoint)
+    return Tokenizer(files.backend, files.special_tokens, files.chat_template)
 
 
 def _byte_of_character() -> dict[str, int]:

@@ -1,12 +1,30 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tdpipe.server.stop_strings import StopStrings
 
-letters = st.text("abc", max_size=12)
 stop_lists = st.lists(st.text("abc", min_size=1, max_size=4), max_size=4)
+
+
+@st.composite
+def cut_texts(draw: st.DrawFn) -> tuple[list[str], list[str]]:
+    """Pieces of a text that holds a stop string, which the cuts go through, and the stop strings."""
+    stops = draw(st.lists(st.text("abc", min_size=2, max_size=4), min_size=1, max_size=4))
+    before, after = draw(st.text("abc", max_size=8)), draw(st.text("abc", max_size=4))
+    stop = draw(st.sampled_from(stops))
+    text = before + stop + after
+    within = draw(st.integers(len(before) + 1, len(before) + len(stop) - 1))
+    cuts = {within, *draw(st.lists(st.integers(0, len(text)), max_size=5))}
+    ends = [0, *sorted(cuts), len(text)]
+    return [text[a:b] for a, b in pairwise(ends)], stops
+
+
+letters = st.text("abc", max_size=12)
+cases = cut_texts() | st.tuples(st.lists(letters, max_size=6), stop_lists)
 
 
 def naive(text: str, stops: list[str]) -> tuple[str, bool]:
@@ -18,10 +36,11 @@ def naive(text: str, stops: list[str]) -> tuple[str, bool]:
     return text, False
 
 
-@given(pieces=st.lists(letters, max_size=6), stops=stop_lists)
+@given(case=cases)
 def test_the_first_completed_stop_string_is_found_however_the_text_is_cut(
-    pieces: list[str], stops: list[str]
+    case: tuple[list[str], list[str]],
 ) -> None:
+    pieces, stops = case
     matcher = StopStrings(stops)
     shown, stopped = "", False
     for piece in pieces:
@@ -34,10 +53,11 @@ def test_the_first_completed_stop_string_is_found_however_the_text_is_cut(
     assert (shown, stopped) == naive("".join(pieces), stops)
 
 
-@given(pieces=st.lists(letters, max_size=6), stops=stop_lists)
+@given(case=cases)
 def test_only_what_may_begin_a_stop_string_is_held_back(
-    pieces: list[str], stops: list[str]
+    case: tuple[list[str], list[str]],
 ) -> None:
+    pieces, stops = case
     matcher = StopStrings(stops)
     shown, seen = "", ""
     for piece in pieces:

@@ -9,31 +9,36 @@ from tdpipe.core.capacity import Capacity
 from tdpipe.prediction.text_features import extract_text_features
 from tdpipe.server.context import RequestContext
 from tdpipe.server.errors import ApiError
+from tdpipe.server.prompts import TokenizedPrompt
 from tdpipe.server.schemas.completions import CompletionBody
 from tdpipe.server.serving import Service, Serving
-from tdpipe.server.submission import TokenizedPrompt, submit
+from tdpipe.server.submission import submit
 from tests.support.endpoint import ANSWER, MODEL, answer_with, scripted_model
 from tests.support.fake_engine import FakeEngine, Submission
 
 
 def submitted(body: CompletionBody, prompt: TokenizedPrompt) -> Submission:
-    """Submission that the engine gets for a body."""
+    """What the engine is asked."""
+    (submission,) = submissions(body, [prompt])
+    return submission
+
+
+def submissions(body: CompletionBody, prompts: list[TokenizedPrompt]) -> list[Submission]:
     engine = FakeEngine(answer_with(ANSWER))
-    context = RequestContext(Request({"type": "http"}), Serving(), "1", arrived=0.0)
+    context = RequestContext(Request({"type": "http"}), Serving(), "1", None, arrived=0.0)
     service = Service(engine, scripted_model())
 
     async def call() -> None:
-        submit(context, service, body, [prompt]).close()
+        submit(context, service, body, prompts).close()
 
     asyncio.run(call())
-    (submission,) = engine.submissions
-    return submission
+    return engine.submissions
 
 
 def refusal(capacity: Capacity, *, prompt: int, asked: int | None) -> str:
     """Message of the error for a request that does not fit."""
     engine = FakeEngine(answer_with(ANSWER), capacity=capacity)
-    context = RequestContext(Request({"type": "http"}), Serving(), "1", arrived=0.0)
+    context = RequestContext(Request({"type": "http"}), Serving(), "1", None, arrived=0.0)
     tokens = (5,) * prompt
     body = CompletionBody(model=MODEL, prompt=[list(tokens)], max_tokens=asked)
     with pytest.raises(ApiError) as caught:
@@ -80,3 +85,13 @@ def test_without_end_token_only_a_stop_string_ends_an_output_early(
     features = submitted(body, TokenizedPrompt((5,))).features
     assert features is not None
     assert features.can_stop is can_stop
+
+
+@pytest.mark.parametrize("seed", [None, 0, 7])
+def test_each_choice_of_a_call_draws_for_itself(seed: int | None) -> None:
+    body = CompletionBody(model=MODEL, prompt=["a"] * 8, seed=seed)
+    prompts = [TokenizedPrompt((5,))] * 8
+    seeds = [[each.sampling.seed for each in submissions(body, prompts)] for _ in range(2)]
+    assert all(len(set(each)) == 8 for each in seeds)
+    assert (seeds[0] == seeds[1]) == (seed is not None)
+    assert seed is None or seeds[0][0] == seed

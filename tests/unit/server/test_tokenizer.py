@@ -7,8 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tdpipe.core.errors import ModelError, RequestError
+from tdpipe.server.chat_template import TemplateMessage
 from tdpipe.server.served_model import load_served_model
-from tdpipe.server.tokenizer import load_tokenizer
+from tdpipe.server.tokenizer import (
+    CancelledEncodingError,
+    TooManyTokensError,
+    load_tokenizer,
+)
 from tests.support.tokenizer_kinds import KINDS, build_hf, build_tokenizer
 
 if TYPE_CHECKING:
@@ -57,7 +62,7 @@ def test_an_empty_prompt_is_the_bos_token() -> None:
 
 def test_a_saved_tokenizer_is_loaded_as_it_was(checkpoint: Path) -> None:
     loaded, built = load_tokenizer(checkpoint), build_tokenizer("byte_level")
-    messages = [{"role": "user", "content": "Count from 4 to 11."}]
+    messages = [TemplateMessage("user", ("Count from 4 to 11.",))]
     assert loaded.encode("Count from 4 to 11.") == built.encode("Count from 4 to 11.")
     assert loaded.encode_chat(messages) == built.encode_chat(messages)
     assert loaded.special_ids == built.special_ids
@@ -84,7 +89,7 @@ def test_a_broken_tokenizer_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_a_template_s_refusal_is_the_request_s_error() -> None:
     with pytest.raises(RequestError, match="the user speaks first"):
-        build_tokenizer("byte_level").encode_chat([{"role": "assistant", "content": "x"}])
+        build_tokenizer("byte_level").encode_chat([TemplateMessage("assistant", ("x",))])
 
 
 @pytest.mark.parametrize(
@@ -108,3 +113,23 @@ def test_a_broken_generation_config_is_refused(checkpoint: Path) -> None:
     (checkpoint / "generation_config.json").write_text("{")
     with pytest.raises(ModelError, match=r"generation_config\.json is not JSON"):
         load_served_model(checkpoint, "m", ())
+
+
+def test_a_text_that_can_never_fit_is_refused_by_its_first_part() -> None:
+    tokenizer = build_tokenizer("byte_level")
+    with pytest.raises(TooManyTokensError) as refused:
+        tokenizer.encode("one two three " * 100_000, max_tokens=50)
+    assert 100 < refused.value.tokens <= 50 * 4 * 2
+
+
+@given(text=st.text("abe \n", max_size=400), bound=st.integers(1, 20))
+def test_a_text_that_fits_is_encoded_whole_whatever_the_bound(text: str, bound: int) -> None:
+    tokenizer = build_tokenizer("byte_level")
+    whole = tokenizer.encode(text)
+    if len(whole) <= bound:
+        assert tokenizer.encode(text, max_tokens=bound) == whole
+
+
+def test_a_text_that_nobody_waits_for_is_not_encoded() -> None:
+    with pytest.raises(CancelledEncodingError):
+        build_tokenizer("byte_level").encode("text", cancelled=lambda: True)

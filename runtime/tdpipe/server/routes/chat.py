@@ -10,45 +10,37 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from tdpipe.core.errors import RequestError
 from tdpipe.core.request import FinishReason
-from tdpipe.prediction.text_features import extract_text_features
 from tdpipe.server.call import Call, Output
 from tdpipe.server.context import Context
 from tdpipe.server.generation import ScoredToken
 from tdpipe.server.logprobs import chat_logprobs
+from tdpipe.server.prompts import check_message_count, tokenize_chat
 from tdpipe.server.routes.respond import respond
-from tdpipe.server.schemas.body import openapi_body, read_body
+from tdpipe.server.schemas.body import read_body
 from tdpipe.server.schemas.chat import ChatBody
 from tdpipe.server.served_model import ServedModel
-from tdpipe.server.submission import TokenizedPrompt, submit
+from tdpipe.server.submission import submit
 
 router = APIRouter()
 
 
-@router.post("/v1/chat/completions", openapi_extra=openapi_body(ChatBody))
+@router.post("/v1/chat/completions")
 async def create_chat_completion(context: Context) -> Response:
     """Answer a conversation."""
     body = await read_body(context.request, ChatBody)
     service = context.serving.service_for(body.model)
+    max_tokens = service.engine.capacity.longest_sequence
+    check_message_count(len(body.messages), max_tokens)
     messages = [message.for_template() for message in body.messages]
-
-    def tokenize() -> TokenizedPrompt:
-        text = extract_text_features("\n".join(message["content"] for message in messages))
-        return TokenizedPrompt(service.model.tokenizer.encode_chat(messages), text)
-
-    prompt = await context.serving.tokenize(tokenize)
-    if not prompt.tokens:
-        raise RequestError(
-            "messages: the chat template turns them into no token; give at least one with text",
-            "messages",
-        )
+    prompt = await context.serving.tokenize(
+        context.request.receive,
+        sum(len(message.text) for message in messages),
+        lambda cancelled: tokenize_chat(messages, service.model.tokenizer, max_tokens, cancelled),
+    )
     call = submit(context, service, body, [prompt])
     answer = _Answer(context.request_id, body, service.model)
-    include_usage = body.include_usage
-    return await respond(
-        context.request, call, answer, stream=body.stream, include_usage=include_usage
-    )
+    return await respond(context.request, call, answer, body)
 
 
 class _Answer:
@@ -69,9 +61,8 @@ class _Answer:
         choice = self._choice(output.tokens, output.finish) | {"message": message}
         return self._head | {"object": "chat.completion", "choices": [choice]}
 
-    async def chunks(self, call: Call, *, include_usage: bool) -> AsyncGenerator[dict[str, Any]]:
+    async def chunks(self, call: Call) -> AsyncGenerator[dict[str, Any]]:
         head = self._head | {"object": "chat.completion.chunk"}
-        head |= {"usage": None} if include_usage else {}
 
         def chunk(
             delta: dict[str, str],
@@ -94,8 +85,6 @@ class _Answer:
                     waiting = ()
                 if delta.finish:
                     yield chunk({}, (), delta.finish)
-        if include_usage:
-            yield head | {"choices": [], "usage": call.usage()}
 
     def _choice(self, tokens: Sequence[ScoredToken], finish: FinishReason | None) -> dict[str, Any]:
         # A chunk without tokens has null for log-probabilities, not an empty list.

@@ -10,48 +10,39 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from tdpipe.core.errors import RequestError
 from tdpipe.core.request import FinishReason
-from tdpipe.prediction.text_features import extract_text_features
 from tdpipe.server.call import Call, Output
 from tdpipe.server.context import Context
 from tdpipe.server.generation import ScoredToken
 from tdpipe.server.logprobs import completion_logprobs
+from tdpipe.server.prompts import tokenize_texts
 from tdpipe.server.routes.respond import respond
-from tdpipe.server.schemas.body import openapi_body, read_body
-from tdpipe.server.schemas.completions import CompletionBody, Prompt
+from tdpipe.server.schemas.body import read_body
+from tdpipe.server.schemas.completions import CompletionBody
 from tdpipe.server.served_model import ServedModel
-from tdpipe.server.submission import TokenizedPrompt, submit
-from tdpipe.server.tokenizer import Tokenizer
+from tdpipe.server.submission import submit
 
 router = APIRouter()
 
 
-@router.post("/v1/completions", openapi_extra=openapi_body(CompletionBody))
+@router.post("/v1/completions")
 async def create_completion(context: Context) -> Response:
     """Continue each prompt."""
     body = await read_body(context.request, CompletionBody)
     service = context.serving.service_for(body.model)
-    tokenizer = service.model.tokenizer
-    prompts = await context.serving.tokenize(lambda: _tokenize(body.prompt, tokenizer))
+    prompts = await context.serving.tokenize(
+        context.request.receive,
+        sum(len(prompt) for prompt in body.prompt),
+        lambda cancelled: tokenize_texts(
+            body.prompt,
+            service.model.tokenizer,
+            service.engine.capacity.longest_sequence,
+            cancelled,
+        ),
+    )
     call = submit(context, service, body, prompts)
     answer = _Answer(context.request_id, body, service.model)
-    include_usage = body.include_usage
-    return await respond(
-        context.request, call, answer, stream=body.stream, include_usage=include_usage
-    )
-
-
-def _tokenize(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[TokenizedPrompt]:
-    tokenized = [
-        TokenizedPrompt(tokenizer.encode(prompt), extract_text_features(prompt))
-        if isinstance(prompt, str)
-        else TokenizedPrompt(tuple(prompt))
-        for prompt in prompts
-    ]
-    if not all(prompt.tokens for prompt in tokenized):
-        raise RequestError("prompt: is empty; give at least one token in each prompt", "prompt")
-    return tokenized
+    return await respond(context.request, call, answer, body)
 
 
 class _Answer:
@@ -75,20 +66,17 @@ class _Answer:
             ]
         }
 
-    async def chunks(self, call: Call, *, include_usage: bool) -> AsyncGenerator[dict[str, Any]]:
-        head = self._head | ({"usage": None} if include_usage else {})
+    async def chunks(self, call: Call) -> AsyncGenerator[dict[str, Any]]:
         waiting: dict[int, tuple[ScoredToken, ...]] = {}
         async with aclosing(call.deltas()) as deltas:
             async for index, delta in deltas:
                 tokens = waiting.pop(index, ()) + delta.tokens
                 if delta.text or delta.finish:
-                    yield head | {
+                    yield self._head | {
                         "choices": [self._choice(index, delta.text, tokens, delta.finish)]
                     }
                 else:
                     waiting[index] = tokens
-        if include_usage:
-            yield head | {"choices": [], "usage": call.usage()}
 
     def _choice(
         self, index: int, text: str, tokens: Sequence[ScoredToken], finish: FinishReason | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from tdpipe import __version__
 from tdpipe.server.context import Context
@@ -11,13 +11,15 @@ from tdpipe.server.context import Context
 router = APIRouter()
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live")
 async def live() -> dict[str, str]:
     """Report that the process runs and answers."""
     return {"status": "live"}
 
 
-@router.get("/health/ready")
+@router.head("/health/ready", include_in_schema=False)
+@router.get("/health/ready", responses={503: {"description": "Not ready; the reason is told."}})
 async def ready(context: Context) -> JSONResponse:
     """Report whether requests are answered: 200, or 503 with the reason why not."""
     reason = context.serving.unready_reason()
@@ -26,13 +28,20 @@ async def ready(context: Context) -> JSONResponse:
     return JSONResponse({"status": "ready"})
 
 
+@router.head("/health", include_in_schema=False)
+@router.get("/health", responses={503: {"description": "Not ready."}}, response_class=Response)
+async def health(context: Context) -> Response:
+    """The same as /health/ready without a body, under the path that clients of vLLM probe."""
+    return Response(status_code=503 if context.serving.unready_reason() else 200)
+
+
 @router.get("/version")
 async def version() -> dict[str, str]:
     """Return the version that runs."""
     return {"version": __version__}
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(context: Context) -> Response:
     """Return metrics in Prometheus' text format."""
     text, content_type = context.serving.metrics.render()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol
 
 from fastapi import Request
@@ -10,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from tdpipe.server.call import Call, Output
 from tdpipe.server.disconnect import unless_disconnected
+from tdpipe.server.schemas.common import GenerationBody
 from tdpipe.server.sse import EventStream
 
 
@@ -19,22 +21,34 @@ class Answer(Protocol):
     def whole(self, outputs: Sequence[Output]) -> dict[str, Any]:
         """Build the response of a call that is not streamed, without `usage`."""
 
-    def chunks(self, call: Call, *, include_usage: bool) -> AsyncGenerator[dict[str, Any]]:
-        """Yield the events of a streamed call."""
+    def chunks(self, call: Call) -> AsyncGenerator[dict[str, Any]]:
+        """The events of a streamed call, without `usage`."""
 
 
-async def respond(
-    request: Request, call: Call, answer: Answer, *, stream: bool | None, include_usage: bool
-) -> Response:
-    """Send the answer of `call`, and close the call when the answer is complete or the client is gone.
+async def respond(request: Request, call: Call, answer: Answer, body: GenerationBody) -> Response:
+    """Take over `call`, which is closed when its answer is sent or its client is gone.
 
     Raises:
         ClientGoneError: the client disconnected before the answer was complete.
     """
-    if stream:
-        return EventStream(answer.chunks(call, include_usage=include_usage), call.close)
+    if body.stream:
+        chunks = answer.chunks(call)
+        if body.include_usage:
+            chunks = _with_usage(chunks, call, in_every_chunk=body.continuous_usage)
+        return EventStream(chunks, call.close)
     try:
         outputs = await unless_disconnected(request.receive, call.outputs())
     finally:
         call.close()
     return JSONResponse(answer.whole(outputs) | {"usage": call.usage()})
+
+
+async def _with_usage(
+    chunks: AsyncGenerator[dict[str, Any]], call: Call, *, in_every_chunk: bool
+) -> AsyncGenerator[dict[str, Any]]:
+    """The chunks with `usage`, which is null in all but a last one without choices, unless asked for in each."""
+    chunk: dict[str, Any] = {}
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            yield chunk | {"usage": call.usage() if in_every_chunk else None}
+    yield chunk | {"choices": [], "usage": call.usage()}

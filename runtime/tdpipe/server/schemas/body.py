@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar
 
 from fastapi import Request
@@ -17,9 +20,14 @@ from tdpipe.server.errors import ApiError
 BodyT = TypeVar("BodyT", bound="Body")
 _FIELD_ERROR = "field_error"
 _MAX_SHOWN_CHARACTERS = 80
+_EMPTY: tuple[object, ...] = (None, [], {}, "")
 _MAX_BODY_BYTES = 8 * 2**20
 _MAX_INLINE_BYTES = 2**16
 """Size up to which a body is validated on the event loop, which takes about a millisecond."""
+_PART_SECONDS = 60.0
+"""Seconds that a client may take for each part of its body."""
+_validating = ThreadPoolExecutor(1, "validating")
+"""Validates large bodies, one at a time: several at once would starve the event loop of the interpreter's lock."""
 
 
 class Body(BaseModel):
@@ -33,7 +41,9 @@ class Body(BaseModel):
         use_attribute_docstrings=True,
     )
     unsupported: ClassVar[dict[str, str]] = {}
-    """Fields of OpenAI's API that are refused unless they are null, with what to do instead."""
+    """Fields of OpenAI's that are refused unless they are null or empty, and why."""
+    elsewhere: ClassVar[dict[str, str]] = {}
+    """Fields of another endpoint that are refused unless they are null, and what to do instead."""
 
     @model_validator(mode="before")
     @classmethod
@@ -41,16 +51,22 @@ class Body(BaseModel):
         if not isinstance(value, dict):
             return value
         for name in value:
-            if name in cls.unsupported and value[name] is None:
+            if name in cls.elsewhere and value[name] is None:
+                continue
+            if name in cls.unsupported and value[name] in _EMPTY:
                 continue
             if name not in cls.model_fields:
-                reason = cls.unsupported.get(name, "unknown field")
-                raise field_error(
-                    name,
-                    f"{reason}; accepted fields are {', '.join(cls.model_fields)}",
-                    "unknown_parameter",
-                )
+                reason = cls.elsewhere.get(name) or cls.unsupported.get(name)
+                reason = reason or _unknown(name, cls.model_fields)
+                raise field_error(_shortened(name), reason, "unknown_parameter")
         return {name: item for name, item in value.items() if name in cls.model_fields}
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    nearest = get_close_matches(name[:_MAX_SHOWN_CHARACTERS], known, n=1)
+    return (
+        f"unknown field; did you mean {nearest[0]}?" if nearest else "unknown field; leave it out"
+    )
 
 
 def field_error(name: str, problem: str, code: str = "invalid_value") -> PydanticCustomError:
@@ -75,30 +91,32 @@ async def read_body(request: Request, schema: type[BodyT]) -> BodyT:
         if len(raw) <= _MAX_INLINE_BYTES:
             return schema.model_validate_json(raw)
         # The event loop must answer probes and deliver tokens meanwhile.
-        return await asyncio.to_thread(schema.model_validate_json, raw)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_validating, schema.model_validate_json, raw)
     except ValidationError as error:
         raise _to_api_error(error.errors(include_url=False)[0], schema) from error
 
 
-async def _read(request: Request) -> bytes:
+async def _read(request: Request) -> bytearray:
     raw = bytearray()
-    async for part in request.stream():
-        raw += part
+    parts = request.stream()
+    while True:
+        try:
+            raw += await asyncio.wait_for(anext(parts), _PART_SECONDS)
+        except StopAsyncIteration:
+            return raw
+        except TimeoutError as error:
+            raise ApiError(
+                408,
+                f"no part of the body came for {_PART_SECONDS:g} s; send the request again",
+                code="request_timeout",
+            ) from error
         if len(raw) > _MAX_BODY_BYTES:
             raise ApiError(
                 413,
                 f"the body is larger than {_MAX_BODY_BYTES // 2**20} MiB; split it into several requests",
                 code="body_too_large",
             )
-    return bytes(raw)
-
-
-def openapi_body(schema: type[Body]) -> dict[str, Any]:
-    """Build a route's `openapi_extra`, because FastAPI does not see bodies that `read_body` reads."""
-    # With an id of its own the schema's references to `#/$defs` do not mean the document's.
-    described = {"$id": schema.__name__} | schema.model_json_schema()
-    content = {"application/json": {"schema": described}}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 def _to_api_error(error: ErrorDetails, schema: type[Body]) -> ApiError:
@@ -125,8 +143,16 @@ def _to_api_error(error: ErrorDetails, schema: type[Body]) -> ApiError:
 
 
 def _got(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return f"; got {text if len(text) <= _MAX_SHOWN_CHARACTERS else text[:_MAX_SHOWN_CHARACTERS] + '…'}"
+    """What a refusal shows of a refused value: a scalar or an empty container, since others may be large."""
+    if isinstance(value, list | dict) and value:
+        return ""
+    if isinstance(value, str):
+        value = _shortened(value)
+    return f"; got {json.dumps(value, ensure_ascii=False)}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…"
 
 
 def _path(location: tuple[int | str, ...]) -> str | None:

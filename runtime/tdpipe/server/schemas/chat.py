@@ -6,10 +6,12 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from tdpipe.server.chat_template import TemplateMessage
 from tdpipe.server.schemas.body import Body, field_error
 from tdpipe.server.schemas.common import GenerationBody, LogprobCount, TextFormat
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
+_MAX_MESSAGES = 2**14
 _NO_TOOLS = "tools are not supported"
 _ONLY_TEXT = "only text is supported"
 _ANSWER_FIELD = "is a field of answers; leave it out"
@@ -19,6 +21,14 @@ class TextPart(Body):
     type: Literal["text"]
     """Only text is supported."""
     text: str
+
+    unsupported: ClassVar[dict[str, str]] = {
+        "image_url": _ONLY_TEXT,
+        "video_url": _ONLY_TEXT,
+        "audio_url": _ONLY_TEXT,
+        "input_audio": _ONLY_TEXT,
+        "file": _ONLY_TEXT,
+    }
 
 
 class ChatMessage(Body):
@@ -36,6 +46,8 @@ class ChatMessage(Body):
         "audio": _ONLY_TEXT,
         "refusal": _ANSWER_FIELD,
         "annotations": _ANSWER_FIELD,
+        "reasoning_content": _ANSWER_FIELD,
+        "reasoning": _ANSWER_FIELD,
     }
 
     @field_validator("content", mode="before", json_schema_input_type=str | list[TextPart])
@@ -47,11 +59,10 @@ class ChatMessage(Body):
             raise ValueError("give a string or a list of text parts")
         return value
 
-    def for_template(self) -> dict[str, str]:
-        """Convert the message to the form that chat templates read."""
+    def for_template(self) -> TemplateMessage:
+        """The message for the chat template."""
         role = "system" if self.role == "developer" else self.role
-        fields = {"role": role, "content": "\n".join(part.text for part in self.content)}
-        return fields if self.name is None else fields | {"name": self.name}
+        return TemplateMessage(role, tuple(part.text for part in self.content), self.name)
 
 
 class ChatBody(GenerationBody):
@@ -63,7 +74,7 @@ class ChatBody(GenerationBody):
     continues_prompt = False
     default_output_limit = None
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MAX_MESSAGES)]
     """The conversation so far."""
     max_tokens: Count | None = None
     """Older name for `max_completion_tokens`."""
@@ -75,13 +86,12 @@ class ChatBody(GenerationBody):
     """Also return the log-probabilities of this many likeliest tokens. Only allowed with `logprobs`."""
     response_format: TextFormat | None = None
     """Only text is supported."""
-    tools: None = None
-    """Tools are not supported."""
-    tool_choice: Literal["none"] | None = None
-    """Tools are not supported."""
+    tool_choice: Literal["none", "auto"] | None = None
+    """Tools are not supported, so there is nothing to choose."""
 
+    elsewhere: ClassVar[dict[str, str]] = {"prompt": "belongs to completions; use messages"}
     unsupported: ClassVar[dict[str, str]] = {
-        "prompt": "belongs to completions; use messages",
+        "tools": _NO_TOOLS,
         "functions": _NO_TOOLS,
         "function_call": _NO_TOOLS,
         "parallel_tool_calls": _NO_TOOLS,

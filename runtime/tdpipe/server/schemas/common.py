@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.server.schemas.body import Body, field_error
 
+_MAX_BIASES = 4096
 _MAX_STOPS = 16
 _MAX_STOP_CHARACTERS = 1024
 
@@ -26,7 +27,9 @@ class TextFormat(Body):
 
 class StreamOptions(Body):
     include_usage: bool | None = None
-    """Send token counts in a final chunk."""
+    """Send the token counts in a last chunk."""
+    continuous_usage_stats: bool | None = None
+    """Extension: send the token counts so far in every chunk. Only with `include_usage`."""
 
 
 class GenerationBody(Body, ABC):
@@ -96,6 +99,8 @@ class GenerationBody(Body, ABC):
     @field_validator("logit_bias")
     @classmethod
     def _check_bias_keys(cls, biases: dict[str, float] | None) -> dict[str, float] | None:
+        if biases is not None and len(biases) > _MAX_BIASES:
+            raise ValueError(f"has {len(biases)} tokens; give at most {_MAX_BIASES}")
         for key in biases or {}:
             if not (key.isascii() and key.isdigit() and len(key) <= 10 and int(key) < 2**31):
                 raise ValueError(f"key {key[:20]!r} is not a token id; write it like '1234'")
@@ -121,6 +126,13 @@ class GenerationBody(Body, ABC):
     def include_usage(self) -> bool:
         """True if a stream ends with a chunk of token counts."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def continuous_usage(self) -> bool:
+        """Whether every chunk of a stream tells the usage so far."""
+        return self.include_usage and bool(
+            self.stream_options and self.stream_options.continuous_usage_stats
+        )
 
     def named_tokens(self) -> dict[str, list[int]]:
         """Token ids that fields name, by field, to be checked against the vocabulary."""

@@ -35,7 +35,7 @@ class CompletionBody(GenerationBody):
     suffix: None = None
     """Text after the output is not supported."""
 
-    unsupported: ClassVar[dict[str, str]] = {
+    elsewhere: ClassVar[dict[str, str]] = {
         "max_completion_tokens": "belongs to chat completions; use max_tokens",
         "messages": "belongs to chat completions; use prompt",
         "top_logprobs": "belongs to chat completions; use logprobs",
@@ -61,7 +61,7 @@ class CompletionBody(GenerationBody):
             return value
         if all(isinstance(item, list) and _are_token_ids(item) for item in value):
             return value
-        raise ValueError(f"mixes kinds, or has token ids below 0; {_PROMPT_FORMS}")
+        raise ValueError(f"mixes kinds; {_PROMPT_FORMS}")
 
     @field_validator("logprobs", mode="before")
     @classmethod
@@ -80,4 +80,8 @@ class CompletionBody(GenerationBody):
 
 
 def _are_token_ids(items: list[Any]) -> bool:
-    return all(type(item) is int and 0 <= item < 2**31 for item in items)
+    if not all(type(item) is int for item in items):
+        return False
+    if (lowest := min(items, default=0)) < 0:
+        raise ValueError(f"holds the token id {lowest}; ids are 0 or more")
+    return True
