@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from tdpipe.controller.length_revision import LengthRevision
 from tdpipe.controller.snapshot import FIRST_PHASE, EngineSnapshot, StageClock
 from tdpipe.controller.stream import RequestStream, TokenDelta
-from tdpipe.core.errors import PipelineError
+from tdpipe.core.errors import NonFiniteLogitsError, PipelineError, TDPipeError
 from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import Step
 from tdpipe.prediction.features import PromptFeatures
@@ -55,7 +55,7 @@ class _Listener:
     features: PromptFeatures
     received: int = 0
 
-    def fail(self, error: str) -> None:
+    def fail(self, error: TDPipeError) -> None:
         _call(self.loop, partial(self.stream.fail, error))
 
 
@@ -86,6 +86,7 @@ class Engine:
         self._commands: deque[Callable[[], None]] = deque()
         self._listeners: dict[str, _Listener] = {}
         self._phase = FIRST_PHASE
+        self._non_finite_logits = 0
         self._error: str | None = None
         self._closing = False
         self._lock = threading.Lock()
@@ -148,6 +149,7 @@ class Engine:
             phase=self._phase,
             phase_switches=state.phase_switches,
             preemptions=state.preemptions,
+            non_finite_logits=self._non_finite_logits,
             stage_busy=self._clock.busy,
             stage_bubble=self._clock.bubble,
         )
@@ -213,6 +215,11 @@ class Engine:
             pushes.setdefault(listener.loop, []).append((listener.stream, delta))
             if finish is not None:
                 self._remove(name, listener.received, complete=finish is FinishReason.STOP)
+        for name in emission.failed:
+            listener = self._listeners[name]
+            listener.fail(NonFiniteLogitsError())
+            self._non_finite_logits += 1
+            self._remove(name, listener.received, complete=False)
         for loop, deltas in pushes.items():
             _call(loop, partial(_push, deltas))
         self._revision.advance(
@@ -222,9 +229,9 @@ class Engine:
     def _add(self, listener: _Listener) -> None:
         name = listener.request.id
         if self._error is not None:
-            listener.fail(self._error)
+            listener.fail(PipelineError(self._error))
         elif name in self._listeners:
-            listener.fail(f"request id {name} is in use; choose another")
+            listener.fail(PipelineError(f"request id {name} is in use; choose another"))
         else:
             self._listeners[name] = listener
             self._scheduler.add(listener.request, time.monotonic())
@@ -249,7 +256,7 @@ class Engine:
             self._error = reason
             commands, self._commands = self._commands, deque()
         for listener in self._listeners.values():
-            listener.fail(reason)
+            listener.fail(PipelineError(reason))
         self._listeners.clear()
         # A request that was accepted in the meantime must fail as well; the other commands have no effect any more.
         for command in commands:

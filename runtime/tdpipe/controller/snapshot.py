@@ -30,6 +30,8 @@ class EngineSnapshot:
     phase_switches: int = 0
     """Number of switches from prefill to decode and back; mixed steps do not count."""
     preemptions: int = 0
+    non_finite_logits: int = 0
+    """Number of requests that ended because their logits were not finite."""
     stage_busy: tuple[float, ...] = ()
     """[stages] seconds of computing."""
     stage_bubble: tuple[float, ...] = ()

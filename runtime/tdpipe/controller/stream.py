@@ -9,11 +9,10 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tdpipe.core.errors import PipelineError
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tdpipe.core.errors import TDPipeError
     from tdpipe.core.request import FinishReason
     from tdpipe.core.sampling import TokenLogprobs
 
@@ -30,7 +29,7 @@ class TokenDelta:
 
 
 class RequestStream:
-    """Async iterator over a request's deltas; iterating raises PipelineError if the engine fails.
+    """Async iterator over a request's deltas; iterating raises the error that the engine ended the request with.
 
     All methods must be called in the thread of the event loop that iterates.
 
@@ -47,7 +46,7 @@ class RequestStream:
         self._abort = abort
         self._finish = finish
         self._deltas: list[TokenDelta] = []
-        self._error: str | None = None
+        self._error: TDPipeError | None = None
         self._arrived = asyncio.Event()
         self._ended = False
         """Whether the engine has ended the request, or was told to end it."""
@@ -57,7 +56,7 @@ class RequestStream:
         self._deltas.append(delta)
         self._arrived.set()
 
-    def fail(self, error: str) -> None:
+    def fail(self, error: TDPipeError) -> None:
         """End the stream with an error, which is raised after the deltas that came before it."""
         self._error = error
         self._ended = True
@@ -86,7 +85,7 @@ class RequestStream:
         if self._deltas:
             return self._merged()
         if self._error is not None:
-            raise PipelineError(self._error)
+            raise self._error
         raise StopAsyncIteration
 
     def _merged(self) -> TokenDelta:

@@ -20,6 +20,10 @@ BoolArray = np.ndarray[tuple[int], np.dtype[np.bool_]]
 FloatArray = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
+NO_TOKEN = -1
+"""Stands in a step's output for a token that could not be sampled, because the row's logits are not finite."""
+
+
 class Phase(StrEnum):
     """What a step mostly does: a label for people and metrics, no stage acts on it."""
 

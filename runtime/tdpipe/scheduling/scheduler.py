@@ -14,6 +14,7 @@ import numpy as np
 
 from tdpipe.core.errors import RequestError
 from tdpipe.core.request import FinishReason, Request
+from tdpipe.core.step import NO_TOKEN
 from tdpipe.scheduling.block_pool import BlockPool
 from tdpipe.scheduling.forecast import KVForecast
 from tdpipe.scheduling.running_sequences import RunningSequences
@@ -48,6 +49,8 @@ class Emission:
     rows: list[int] = field(default_factory=list)
     """Index of each token in the step's output."""
     finished: dict[str, FinishReason] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    """Requests that have ended because no token could be sampled for them; they have no entry above."""
 
 
 class Scheduler:
@@ -172,18 +175,21 @@ class Scheduler:
         """
         state, slots = self._state, self._state.slots
         step = state.in_flight.pop(step_id)
+        # A sequence that lost its slot is not admitted again before its late tokens are booked, so a slot with its
+        # number is still the one that the step was issued for.
         stays = slots.number[step.slots] == step.numbers
-        stays &= slots.pending[step.slots] > 0
         running = step.slots[stays]
         slots.pending[running] -= 1
         found = [slots.sequences[slot] for slot in step.slots.tolist()]
         late_rows = [] if stays.all() else np.flatnonzero(~stays).tolist()
         for row in late_rows:
             found[row] = self._take_late_token(int(step.numbers[row]))
+        failed = self._end_failed(tokens, found)
         rows = [row for row, sequence in enumerate(found) if sequence is not None]
         sequences = [sequence for sequence in found if sequence is not None]
-        values = (tokens[rows] if late_rows else tokens).tolist()
-        emission = Emission([sequence.request.id for sequence in sequences], values, rows)
+        values = (tokens if len(rows) == len(tokens) else tokens[rows]).tolist()
+        names = [sequence.request.id for sequence in sequences]
+        emission = Emission(names, values, rows, failed=failed)
         for sequence, value in zip(sequences, values, strict=True):
             request, generated = sequence.request, sequence.generated
             generated.append(value)
@@ -196,6 +202,18 @@ class Scheduler:
             if (waiting := found[row]) is not None:
                 state.waiting.update(waiting)
         return emission
+
+    def _end_failed(self, tokens: IntArray, found: list[Sequence | None]) -> list[str]:
+        """End the sequences for which no token could be sampled, and take them out of `found`."""
+        if not len(tokens) or tokens.min() != NO_TOKEN:
+            return []
+        failed = []
+        for row in np.flatnonzero(tokens == NO_TOKEN).tolist():
+            if (sequence := found[row]) is not None:
+                failed.append(sequence.request.id)
+                self._state.end(sequence)
+                found[row] = None
+        return failed
 
     def _take_late_token(self, number: int) -> Sequence | None:
         """Return the waiting sequence whose token was in flight when it lost its slot; None if it has ended."""

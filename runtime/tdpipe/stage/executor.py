@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from tdpipe.core.errors import PipelineError
@@ -57,7 +58,7 @@ class StageExecutor:
             if first or last
             else None
         )
-        self._sampler = Sampler(slots) if last else None
+        self._sampler = Sampler(slots, model.device) if last else None
         self._apply_seconds = self._forward_started = 0.0
 
     def apply(self, step: Step) -> None:
@@ -154,6 +155,8 @@ class StageExecutor:
             tokens, logprobs = self._sampler.sample(logits, slots, positions, self._tokens)
         else:
             tokens, logprobs = positions, ()
-        self._tokens.extend(slots, positions, tokens)
-        feedback = TokenFeedback(step.id, slots, self._slots.sequences[slots], positions, tokens)
+        # The first stage may have to embed what stands for a token that could not be sampled, until it is told to stop.
+        known = np.maximum(tokens, 0)
+        self._tokens.extend(slots, positions, known)
+        feedback = TokenFeedback(step.id, slots, self._slots.sequences[slots], positions, known)
         return StepOutput(step.id, tokens, logprobs), feedback

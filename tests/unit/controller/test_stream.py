@@ -81,7 +81,7 @@ async def test_an_output_that_was_read_to_its_end_needs_no_abort() -> None:
 async def test_a_failure_comes_after_the_tokens_before_it() -> None:
     stream = RecordedStream().stream
     stream.push(delta(1))
-    stream.fail("stage 1 failed")
+    stream.fail(PipelineError("stage 1 failed"))
     assert await anext(stream) == delta(1)
     for _ in range(2):
         with pytest.raises(PipelineError, match="stage 1 failed"):
@@ -92,13 +92,13 @@ async def test_a_failure_wakes_a_waiting_reader() -> None:
     stream = RecordedStream().stream
     reader = asyncio.create_task(anext(stream))
     await asyncio.sleep(0)
-    stream.fail("the engine was closed")
+    stream.fail(PipelineError("the engine was closed"))
     with pytest.raises(PipelineError, match="closed"):
         await reader
 
 
 async def test_a_failed_stream_has_nothing_to_abort() -> None:
     recorded = RecordedStream()
-    recorded.stream.fail("gone")
+    recorded.stream.fail(PipelineError("gone"))
     recorded.stream.abort()
     assert recorded.aborts == 0

@@ -11,7 +11,7 @@ from tdpipe.core.capacity import Capacity
 from tdpipe.core.errors import RequestError
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import FinishReason, Request
-from tdpipe.core.step import SequenceStart, Step
+from tdpipe.core.step import NO_TOKEN, SequenceStart, Step
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.policies.hybrid import HybridPolicy
 from tdpipe.scheduling.scheduler import Emission, Scheduler, Wait
@@ -190,3 +190,30 @@ def test_sequences_take_turns_where_not_all_fit_in_a_micro_batch() -> None:
         turns.update(step.slots.tolist())
         book(scheduler, step, *(5 for _ in range(int(step.sample.sum()))))
         assert len(step.slots) == 3 or max(turns.values()) - min(turns.values()) <= 1
+
+
+def test_a_request_without_a_token_fails_alone_and_frees_what_it_held() -> None:
+    scheduler = make_scheduler()
+    for name in "abc":
+        scheduler.add(request(name), 0.0)
+    first = issue(scheduler)
+    second = issue(scheduler)
+    emission = book(scheduler, first, 50, NO_TOKEN, 52)
+    assert emission.failed == ["b"]
+    assert (emission.request_ids, emission.tokens, emission.rows) == (["a", "c"], [50, 52], [0, 2])
+    assert "b" not in scheduler.state.sequences
+    late = book(scheduler, second, 60, NO_TOKEN, 62)
+    assert (late.request_ids, late.failed) == (["a", "c"], [])
+    for name in "ac":
+        scheduler.abort(name)
+    assert scheduler.state.pool.used == 0
+
+
+def test_a_request_whose_late_token_fails_leaves_the_queue() -> None:
+    scheduler = make_scheduler()
+    scheduler.add(request("a"), 0.0)
+    step = issue(scheduler)
+    scheduler.state.preempt(0)
+    assert book(scheduler, step, NO_TOKEN).failed == ["a"]
+    assert scheduler.next_step(0.0) is Wait.FOR_REQUEST
+    assert not len(scheduler.state.waiting)

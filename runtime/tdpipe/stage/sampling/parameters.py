@@ -33,11 +33,10 @@ class ParameterTable:
         self.frequency_penalty = np.zeros(slots)
         self.seed = np.zeros(slots, np.uint64)
         self.logprobs = np.full(slots, NO_LOGPROBS, np.int32)
-        self.logit_bias: list[tuple[tuple[int, float], ...]] = [()] * slots
         self.penalised: NDArray[np.bool_] = np.zeros(slots, np.bool_)
         """[slots] whether any penalty applies."""
         self.biased: NDArray[np.bool_] = np.zeros(slots, np.bool_)
-        """[slots] whether `logit_bias` has an entry."""
+        """[slots] whether the logits of any token are biased."""
 
     def store(self, slot: int, params: SamplingParams) -> None:
         """Store the parameters of a slot's new request."""
@@ -50,7 +49,6 @@ class ParameterTable:
         self.frequency_penalty[slot] = params.frequency_penalty
         self.seed[slot] = params.seed % _SEED_RANGE
         self.logprobs[slot] = NO_LOGPROBS if params.logprobs is None else params.logprobs
-        self.logit_bias[slot] = params.logit_bias
         self.biased[slot] = bool(params.logit_bias)
         self.penalised[slot] = (
             params.repetition_penalty != 1

@@ -1,7 +1,7 @@
 """Penalties for tokens that a sequence already has.
 
-They are computed from the sequence's token ids at each draw instead of from counts that are kept, so a preempted
-sequence that resumes in another slot is penalised as if it had never left.
+The tokens are counted as the sequence grows. A preempted sequence starts with all the tokens that it has, so that it is
+penalised as if it had never left.
 """
 
 from __future__ import annotations
@@ -29,12 +29,40 @@ class Penalties:
     frequency: FloatArray
 
 
+class TokenCounts:
+    """The distinct tokens of one sequence, and how often each is in its output."""
+
+    def __init__(self) -> None:
+        self.tokens = np.zeros(0, np.int64)
+        """Distinct tokens of prompt and output, ascending."""
+        self.output_counts = np.zeros(0, np.int64)
+        """How often each of them is in the output."""
+        self._counted = 0
+
+    def update(self, sequence: IntArray, prompt_length: int) -> None:
+        """Count the tokens that `sequence` has more than at the last call.
+
+        Args:
+            sequence: all token ids of the sequence.
+            prompt_length: how many of these are the prompt.
+        """
+        first = self._counted
+        self._counted = len(sequence)
+        if first == 0:
+            self.tokens, places = np.unique(sequence.astype(np.int64), return_inverse=True)
+            self.output_counts = np.bincount(places[prompt_length:], minlength=len(self.tokens))
+            return
+        for position in range(first, len(sequence)):
+            token = sequence[position]
+            place = int(self.tokens.searchsorted(token))
+            if place == len(self.tokens) or self.tokens[place] != token:
+                self.tokens = np.insert(self.tokens, place, token)
+                self.output_counts = np.insert(self.output_counts, place, 0)
+            self.output_counts[place] += position >= prompt_length
+
+
 def apply_penalties(
-    logits: Tensor,
-    rows: Sequence[int],
-    histories: Sequence[IntArray],
-    prompt_lengths: Sequence[int],
-    penalties: Penalties,
+    logits: Tensor, rows: Sequence[int], counts: Sequence[TokenCounts], penalties: Penalties
 ) -> None:
     """Apply the penalties of `rows` to `logits` in place.
 
@@ -45,24 +73,13 @@ def apply_penalties(
     Args:
         logits: [batch, V] logits of the whole batch.
         rows: the K rows to penalise.
-        histories: token ids of each row's prompt and output.
-        prompt_lengths: number of each row's tokens that are the prompt.
+        counts: tokens of each row's sequence.
         penalties: penalties of each row.
     """
-    size = logits.shape[-1]
-    keys = np.concatenate(
-        [index * size + tokens.astype(np.int64) for index, tokens in enumerate(histories)]
-    )
-    generated = np.concatenate(
-        [
-            np.arange(len(tokens)) >= length
-            for tokens, length in zip(histories, prompt_lengths, strict=True)
-        ]
-    )
     # A sequence has few of the vocabulary's tokens, so only their logits are read and written.
-    found, place = np.unique(keys, return_inverse=True)
-    counts = np.bincount(place, weights=generated)
-    index, token = np.divmod(found, size)
+    index = np.repeat(np.arange(len(counts)), [len(each.tokens) for each in counts])
+    token = np.concatenate([each.tokens for each in counts])
+    output = np.concatenate([each.output_counts for each in counts])
     row = np.asarray(rows)[index]
 
     def upload(array: FloatArray) -> Tensor:
@@ -70,7 +87,7 @@ def apply_penalties(
 
     repetition = upload(penalties.repetition[index])
     subtracted = upload(
-        counts * penalties.frequency[index] + (counts > 0) * penalties.presence[index]
+        output * penalties.frequency[index] + (output > 0) * penalties.presence[index]
     )
     where = (torch.from_numpy(row).to(logits.device), torch.from_numpy(token).to(logits.device))
     values = logits[where]

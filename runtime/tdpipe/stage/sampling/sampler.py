@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tdpipe.core.sampling import TokenLogprobs
+from tdpipe.core.step import NO_TOKEN
 from tdpipe.stage.sampling.draw import draw_tokens, uniform_numbers
 from tdpipe.stage.sampling.filters import (
     drop_below,
@@ -20,7 +21,7 @@ from tdpipe.stage.sampling.filters import (
     top_p_threshold,
 )
 from tdpipe.stage.sampling.parameters import NO_LOGPROBS, ParameterTable
-from tdpipe.stage.sampling.penalties import Penalties, apply_penalties
+from tdpipe.stage.sampling.penalties import Penalties, TokenCounts, apply_penalties
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,16 +44,32 @@ _FILTERS = (
 class Sampler:
     """Draws the next token of each slot's sequence.
 
+    Whatever depends on the request alone is prepared when it starts, not at each of its tokens.
+
     Args:
         slots: number of slots.
+        device: device of the logits.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, device: torch.device) -> None:
         self._parameters = ParameterTable(slots)
+        self._device = device
+        self._biases: dict[int, tuple[Tensor, Tensor]] = {}
+        """Token ids and what is added to their logits, by slot."""
+        self._counts: dict[int, TokenCounts] = {}
+        """Tokens that are penalised, by slot."""
 
     def start(self, slot: int, params: SamplingParams) -> None:
         """Store the sampling parameters of a slot's new request."""
         self._parameters.store(slot, params)
+        if self._parameters.biased[slot]:
+            tokens, biases = zip(*params.logit_bias, strict=True)
+            self._biases[slot] = (
+                torch.tensor(tokens, device=self._device),
+                torch.tensor(biases, device=self._device),
+            )
+        if self._parameters.penalised[slot]:
+            self._counts[slot] = TokenCounts()
 
     def sample(
         self, logits: Tensor, slots: IntArray, positions: IntArray, history: TokenTable
@@ -66,8 +83,8 @@ class Sampler:
             history: token ids of the slots' sequences up to these positions.
 
         Returns:
-            [K] int32 tokens, and the log-probabilities of the rows whose requests ask for them: one entry per row,
-            or an empty tuple if no request does.
+            [K] int32 tokens, `NO_TOKEN` for rows whose logits are not finite, and the log-probabilities of the rows
+            whose requests ask for them: one entry per row, or an empty tuple if no request does.
         """
         parameters = self._parameters
         scored = (parameters.logprobs[slots] != NO_LOGPROBS).nonzero()[0]
@@ -76,27 +93,27 @@ class Sampler:
         self._bias(logits, slots)
         self._penalise(logits, slots, positions, history)
         chosen = logits.argmax(-1)
+        # The largest logit is NaN if any is, infinite if any is, and minus infinity if all are.
+        finite = logits.gather(-1, chosen.unsqueeze(-1)).squeeze(-1).isfinite()
         drawn = (parameters.temperature[slots] > 0).nonzero()[0]
         if len(drawn):
             rows = _index(drawn, logits)
             chosen[rows] = self._draw(logits[rows], slots[drawn], positions[drawn])
 
-        tokens = chosen.to(torch.int32).cpu().numpy()
+        tokens = chosen.where(finite, NO_TOKEN).to(torch.int32).cpu().numpy()
         if raw is None:
             return tokens, ()
         found: list[TokenLogprobs | None] = [None] * len(slots)
         tops = parameters.logprobs[slots[scored]].tolist()
         scores = _token_logprobs(raw, chosen[_index(scored, logits)], tops)
         for row, logprobs in zip(scored.tolist(), scores, strict=True):
-            found[row] = logprobs
+            if tokens[row] != NO_TOKEN:
+                found[row] = logprobs
         return tokens, tuple(found)
 
     def _bias(self, logits: Tensor, slots: IntArray) -> None:
         for row in self._parameters.biased[slots].nonzero()[0].tolist():
-            tokens, biases = zip(*self._parameters.logit_bias[slots[row]], strict=True)
-            ids = torch.tensor(tokens, device=logits.device)
-            values = torch.tensor(biases, device=logits.device, dtype=logits.dtype)
-            logits[row].index_add_(0, ids, values)
+            logits[row].index_add_(0, *self._biases[int(slots[row])])
 
     def _penalise(
         self, logits: Tensor, slots: IntArray, positions: IntArray, history: TokenTable
@@ -106,14 +123,13 @@ class Sampler:
         if not len(rows):
             return
         slots = slots[rows]
+        counts = [self._counts[slot] for slot in slots.tolist()]
+        for count, slot, end in zip(counts, slots.tolist(), positions[rows].tolist(), strict=True):
+            count.update(history.tokens[slot, :end], int(history.prompt_lengths[slot]))
         apply_penalties(
             logits,
             rows.tolist(),
-            [
-                history.tokens[slot, :end]
-                for slot, end in zip(slots.tolist(), positions[rows].tolist(), strict=True)
-            ],
-            history.prompt_lengths[slots].tolist(),
+            counts,
             Penalties(
                 parameters.repetition_penalty[slots],
                 parameters.presence_penalty[slots],

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import RepetitionPenaltyLogitsProcessor
 
-from tdpipe.stage.sampling.penalties import Penalties, apply_penalties
+from tdpipe.stage.sampling.penalties import Penalties, TokenCounts, apply_penalties
 
 VOCABULARY = 12
 TOKENS = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=20)
@@ -37,6 +39,15 @@ def penalised(
     return result
 
 
+def counted(tokens: list[int], prompt: int, seed: int = 0) -> TokenCounts:
+    """The counts of a sequence that grew to `tokens` a few tokens at a time."""
+    counts, draw = TokenCounts(), Random(seed)
+    ends = sorted({draw.randint(1, len(tokens)) for _ in range(4)} | {len(tokens)})
+    for end in ends:
+        counts.update(np.asarray(tokens[:end], np.int32), prompt)
+    return counts
+
+
 @given(st.lists(ROW, min_size=1, max_size=4), st.integers(0, 100))
 @settings(deadline=None)
 def test_penalties_are_those_of_the_definition(
@@ -49,8 +60,7 @@ def test_penalties_are_those_of_the_definition(
     apply_penalties(
         logits,
         list(range(1, len(rows) + 1)),
-        [np.asarray(each, np.int32) for each in tokens],
-        prompts,
+        [counted(each, prompt, seed) for each, prompt in zip(tokens, prompts, strict=True)],
         Penalties(*(np.asarray(each) for each in values)),
     )
     torch.testing.assert_close(logits, torch.tensor(expected))
@@ -61,7 +71,5 @@ def test_the_repetition_penalty_is_that_of_transformers() -> None:
     tokens = [1, 5, 5, 7]
     expected = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor([tokens]), logits.clone())
     off = np.zeros(1)
-    apply_penalties(
-        logits, [0], [np.asarray(tokens, np.int32)], [2], Penalties(np.full(1, 1.7), off, off)
-    )
+    apply_penalties(logits, [0], [counted(tokens, 2)], Penalties(np.full(1, 1.7), off, off))
     torch.testing.assert_close(logits, expected)

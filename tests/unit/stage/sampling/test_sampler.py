@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tdpipe.core.sampling import SamplingParams
+from tdpipe.core.step import NO_TOKEN
 from tdpipe.stage.sampling import Sampler
 from tdpipe.stage.slots import TokenTable
 from tests.support.step_driver import row_step, start_of
@@ -33,7 +34,7 @@ class Harness:
     """A sampler over as many slots as there are requests, each with some history."""
 
     def __init__(self, requests: list[SamplingParams]) -> None:
-        self.sampler = Sampler(len(requests))
+        self.sampler = Sampler(len(requests), torch.device("cpu"))
         self.history = TokenTable(slots=len(requests), max_context=20, vocab_size=VOCABULARY)
         starts = tuple(
             start_of(slot, slot, [slot % 7, 3, 3, 20 + slot % 5]) for slot in range(len(requests))
@@ -155,3 +156,29 @@ def test_logprobs_are_of_the_models_own_distribution() -> None:
 
 def test_without_a_request_for_logprobs_none_are_computed() -> None:
     assert Harness([SamplingParams()] * 2).sample(random_logits(2), [0, 1])[1] == ()
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_row_whose_logits_are_not_finite_gets_no_token_and_the_others_theirs(
+    wrong: float, everywhere: bool
+) -> None:
+    requests = REQUESTS + [SamplingParams(temperature=1.0, seed=5, logprobs=2)] * 2
+    harness, slots = Harness(requests), list(range(len(requests)))
+    logits = random_logits(len(requests))
+    expected, scores = harness.sample(logits, slots)
+    for slot in slots:
+        broken = logits.clone()
+        broken[slot, slice(None) if everywhere else slice(7, 8)] = wrong
+        tokens, logprobs = harness.sample(broken, slots)
+        assert tokens[slot] == NO_TOKEN
+        assert logprobs[slot] is None
+        assert tokens[:slot] + tokens[slot + 1 :] == expected[:slot] + expected[slot + 1 :]
+        assert logprobs[:slot] + logprobs[slot + 1 :] == scores[:slot] + scores[slot + 1 :]
+
+
+def test_a_token_that_is_ruled_out_is_no_fault() -> None:
+    logits = random_logits(1)
+    logits[0, 10:] = -torch.inf
+    (token,), _ = Harness([SamplingParams()]).sample(logits, [0])
+    assert 0 <= token < 10
