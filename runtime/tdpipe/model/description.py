@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tdpipe.core.errors import ModelError
 from tdpipe.core.model_sizes import ModelSizes
+from tdpipe.model.partition import check_stages
 from tdpipe.model.support import check_supported
 
 if TYPE_CHECKING:
@@ -47,17 +48,7 @@ def describe_model(path: Path) -> ModelDescription:
         ModelError: it is missing, broken, holds pickled weights only, or is of a kind not proved
             equal to transformers.
     """
-    if not path.exists():
-        raise ModelError(
-            f"model.path: no such directory: {path}; give the directory of a checkpoint"
-        )
-    if not path.is_dir():
-        raise ModelError(
-            f"model.path: {path} is not a directory; give the directory that holds config.json"
-        )
-    given = _read_json(path / "config.json")
-    _check_weights(path)
-    check_supported(path, given)
+    given = check_checkpoint(path)
     config = _with_defaults(path)
     heads = config.num_attention_heads
     return ModelDescription(
@@ -74,9 +65,41 @@ def describe_model(path: Path) -> ModelDescription:
             vocab_size=config.vocab_size,
             tied=config.tie_word_embeddings,
         ),
-        max_context=config.max_position_embeddings,
+        max_context=_max_context(config),
         eos_token_ids=_eos_token_ids(path, given, config),
     )
+
+
+def check_checkpoint(path: Path, stages: int = 1) -> dict[str, Any]:
+    """Refuse a checkpoint that its files alone show to be of no use, without importing anything slow.
+
+    Args:
+        path: directory of the checkpoint.
+        stages: stages that its layers are divided among.
+
+    Returns:
+        The content of config.json.
+
+    Raises:
+        ModelError: it is missing, broken, holds pickled weights only, or is of a kind not proved
+            equal to transformers.
+        SettingsError: it has fewer layers than stages.
+    """
+    if not path.exists():
+        raise ModelError(
+            f"model.path: no such directory: {path}; give the directory of a checkpoint"
+        )
+    if not path.is_dir():
+        raise ModelError(
+            f"model.path: {path} is not a directory; give the directory that holds config.json"
+        )
+    given = _read_json(path / "config.json")
+    _check_weights(path)
+    check_supported(path, given)
+    layers = given.get("num_hidden_layers")
+    if isinstance(layers, int):
+        check_stages(layers, stages)
+    return given
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -115,6 +138,21 @@ def _with_defaults(path: Path) -> Any:  # noqa: ANN401 - transformers' configs a
         raise ModelError(
             f"model.path: {path}/config.json is not valid: {problem}; restore it"
         ) from error
+
+
+def _max_context(config: Any) -> int:  # noqa: ANN401 - transformers' configs are untyped
+    """Tokens that the positions reach, which rope scaling extends by its factor.
+
+    `yarn` counts from the original length, as `max_position_embeddings` may tell either; the lengths of `llama3` and
+    `longrope` checkpoints are those after scaling (as vLLM reads them, config/model.py).
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    length = int(config.max_position_embeddings)
+    if rope.get("rope_type") == "yarn":
+        length = int(rope.get("original_max_position_embeddings") or length)
+    elif rope.get("rope_type") != "linear":
+        return length
+    return int(length * float(rope.get("factor") or 1.0))
 
 
 def _eos_token_ids(path: Path, given: dict[str, Any], config: Any) -> tuple[int, ...]:  # noqa: ANN401

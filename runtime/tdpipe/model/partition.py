@@ -27,7 +27,7 @@ def balance_layers(sizes: ModelSizes, stages: int) -> tuple[int, ...]:
     Raises:
         SettingsError: there are more stages than layers.
     """
-    _check_stages(sizes, stages)
+    check_stages(sizes.layers, stages)
     costs = [sizes.layer_weights] * sizes.layers
     costs[-1] += sizes.head_weights
     return balance_costs(costs, stages)
@@ -81,7 +81,7 @@ def check_partition(partition: Sequence[int], sizes: ModelSizes, stages: int) ->
     Raises:
         SettingsError: it does not.
     """
-    _check_stages(sizes, stages)
+    check_stages(sizes.layers, stages)
     if len(partition) != stages:
         problem = f"{len(partition)} numbers for {stages} stages"
     elif min(partition) < 1:
@@ -94,10 +94,15 @@ def check_partition(partition: Sequence[int], sizes: ModelSizes, stages: int) ->
     raise SettingsError("pipeline.partition", problem, f"leave it out, or give such as {balanced}")
 
 
-def _check_stages(sizes: ModelSizes, stages: int) -> None:
-    if not 1 <= stages <= sizes.layers:
+def check_stages(layers: int, stages: int) -> None:
+    """Refuse a number of stages that a model's layers cannot be divided among.
+
+    Raises:
+        SettingsError: there are more stages than layers.
+    """
+    if not 1 <= stages <= layers:
         raise SettingsError(
             "pipeline.stages",
-            f"{stages} stages cannot share {sizes.layers} layers",
-            f"use 1 to {sizes.layers}",
+            f"{stages} stages cannot share {layers} layers",
+            f"use 1 to {layers}",
         )

@@ -45,6 +45,36 @@ def test_what_config_leaves_out_has_the_familys_default(tmp_path: Path) -> None:
     assert (found.sizes.head_dim, found.sizes.tied) == (256, True)
 
 
+@pytest.mark.parametrize(
+    ("scaling", "context"),
+    [
+        ({"rope_type": "linear", "factor": 4.0}, 2048),
+        ({"type": "linear", "factor": 4.0}, 2048),
+        # Qwen's recipe: the checkpoint keeps its original length.
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}, 2048),
+        ({"rope_type": "yarn", "factor": 4.0}, 2048),
+        # A checkpoint whose length was scaled already.
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}, 512),
+        (
+            {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+            512,
+        ),
+        (None, 512),
+    ],
+)
+def test_the_context_is_what_rope_scaling_reaches(
+    tmp_path: Path, scaling: dict[str, object] | None, context: int
+) -> None:
+    path = checkpoint(tmp_path, rope_scaling=scaling)
+    assert describe_model(path).max_context == context
+
+
 def test_end_tokens_are_those_given_and_no_default_beside_them(tmp_path: Path) -> None:
     path = checkpoint(tmp_path, eos_token_id=[5, 9])
     assert describe_model(path).eos_token_ids == (5, 9)
