@@ -53,6 +53,12 @@ class _Section(BaseModel):
             raise setting_problem("cannot be true or false", "give a number, or quote the word")
         return value
 
+    @field_validator("*")
+    @classmethod
+    def _is_no_home(cls, value: object) -> object:
+        # Only shells expand `~`, and not in files, nor after `--model=`.
+        return value.expanduser() if isinstance(value, Path) else value
+
 
 class ModelSettings(_Section):
     """Which model, and how it is held in memory."""
@@ -85,7 +91,9 @@ class PipelineSettings(_Section):
     network_interface: str | None = None
     """Interface that activations travel over, such as `eth0`. None lets torch.distributed choose."""
     start_timeout: float = Field(default=300.0, gt=0)
-    """Seconds that placing, loading and connecting all stages may take."""
+    """Seconds that joining Ray, and placing and connecting all stages may take."""
+    load_timeout: float = Field(default=1800.0, gt=0)
+    """Seconds that loading the weights of all stages may take."""
     step_timeout: float = Field(default=300.0, gt=0)
     """Seconds without any result, while steps are in flight, after which the pipeline counts as hung."""
 
@@ -97,7 +105,7 @@ class PipelineSettings(_Section):
             return (value,)
         return value.split(",") if isinstance(value, str) else value
 
-    @field_validator("network_interface", "start_timeout")
+    @field_validator("network_interface", "start_timeout", "load_timeout")
     @classmethod
     def _needs_ray(cls, value: object, info: ValidationInfo) -> object:
         if value is not None and info.data.get("host") == "in_process":
@@ -189,6 +197,14 @@ class ServerSettings(_Section):
     """Address to listen on."""
     port: int = Field(default=8000, ge=1, le=65535)
     """TCP port to listen on."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may call the API from a browser, such as `https://chat.example.org`; `*` is any."""
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Take `a,b` too, as is natural in a variable, where pydantic-settings takes only JSON."""
+        return value.split(",") if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):

@@ -21,7 +21,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from tdpipe.core.errors import PipelineError
+from tdpipe.core.errors import PipelineError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,12 +52,25 @@ def choose_device(setting: Literal["auto"] | DeviceName, stages: int, gpus: int)
     """
     if setting != "auto":
         return DeviceChoice(setting, "as model.device says")
-    counts = f"GPUs needed: {stages}, in the cluster: {gpus}"
     if gpus < stages:
-        return DeviceChoice("cpu", counts)
+        return DeviceChoice("cpu", f"there are {gpus} GPUs for them" if gpus else "there is no GPU")
     if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
         return DeviceChoice("cpu", "this torch is built without CUDA")
-    return DeviceChoice("cuda", counts)
+    return DeviceChoice("cuda", f"{gpus} GPUs for {stages} stages")
+
+
+def check_gpus(stages: int, gpus: int) -> None:
+    """Refuse stages on GPUs where there are fewer than stages.
+
+    Raises:
+        SettingsError: there are.
+    """
+    if gpus < stages:
+        raise SettingsError(
+            "model.device",
+            f"cuda needs a GPU for each of {stages} stages, and there are {gpus}",
+            "set fewer pipeline.stages, or set it to cpu",
+        )
 
 
 class Placement:

@@ -6,9 +6,11 @@ everything that was started so far is stopped before the error is raised.
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import ray
@@ -18,7 +20,7 @@ from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StageFailure
 from tdpipe.pipeline.actor import StageActor
 from tdpipe.pipeline.control_socket import ControlServer
-from tdpipe.pipeline.placement import Placement, choose_device
+from tdpipe.pipeline.placement import Placement, check_gpus, choose_device
 from tdpipe.pipeline.ray_cluster import RayCluster
 from tdpipe.pipeline.ray_stages import RayStages
 from tdpipe.pipeline.rendezvous import Rendezvous, RendezvousStore
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LOCAL_PLACEMENT_SECONDS = 10.0
+_UNDO_SECONDS = 5.0
 _MALLOC_VARIABLES = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 """Variables that make glibc keep the memory of a step's activations for the next step. Without them, a prefill step of
 512 tokens through 8 layers of size 512 was measured to have 3 to 13 thousand page faults, 2 to 6% of its time."""
@@ -75,6 +78,10 @@ class _Deadline:
         """Return the seconds that are left, at least 0."""
         return max(0.0, self._end - time.monotonic())
 
+    def extend(self, seconds: float) -> None:
+        """Allow so many more seconds."""
+        self._end += seconds
+
 
 class _RayStart:
     """One start. It registers with `undo` how to stop everything that it starts."""
@@ -92,11 +99,16 @@ class _RayStart:
         self._undo = undo
         self._deadline = _Deadline(settings.start_timeout)
         progress("joining Ray")
-        self._cluster = RayCluster.join(builder.stages * settings.threads_per_stage + 1)
+        self._cluster = RayCluster.join(
+            builder.stages * settings.threads_per_stage + 1, settings.start_timeout
+        )
         undo.callback(self._cluster.leave)
 
     def run(self, device: Literal["auto", "cpu", "cuda"]) -> StagePipeline:
         choice = choose_device(device, self._builder.stages, self._cluster.gpus)
+        if choice.device == "cuda" and self._cluster.local:
+            # A Ray on this machine only will get no further GPUs.
+            check_gpus(self._builder.stages, self._cluster.gpus)
         self._progress(f"stages compute on {choice.device} ({choice.reason})")
         cuda = choice.device == "cuda"
         placement = self._place(cuda)
@@ -118,7 +130,7 @@ class _RayStart:
             timeout = min(_LOCAL_PLACEMENT_SECONDS, timeout)
         resources = {"GPU": 1.0} if cuda else {"CPU": float(threads)}
         placement = Placement(self._builder.stages, resources, timeout)
-        self._undo.callback(placement.remove)
+        self._undo_in_cluster(placement.remove)
         return placement
 
     def _create(self, placement: Placement, cuda: bool) -> list[ActorHandle]:
@@ -134,21 +146,39 @@ class _RayStart:
         for stage in range(self._builder.stages):
             options = placement.options(stage) | {"runtime_env": {"env_vars": environment}}
             actor = actor_class.options(**options).remote(stage, threads)
-            self._undo.callback(ray.kill, actor)
+            self._undo_in_cluster(partial(ray.kill, actor))
             actors.append(actor)
         return actors
+
+    def _undo_in_cluster(self, callback: Callable[[], object]) -> None:
+        """Register what has to be undone in a cluster that stays.
+
+        A Ray of tdpipe's own takes all with it, and may be gone already, when each such call would wait for a minute.
+        """
+        if not self._cluster.local:
+            self._undo.callback(_run_within, _UNDO_SECONDS, callback)
 
     def _load(
         self, actors: Sequence[ActorHandle], device: str, sharing: Sequence[int]
     ) -> list[LoadResult]:
+        count, finished = len(actors), 0
+        self._progress(f"loading the weights of {count} stages")
+        started, deadline = time.monotonic(), _Deadline(self._settings.load_timeout)
+
         def report(stage: int, loaded: LoadResult) -> None:
-            self._progress(f"stage {stage}: {loaded.name} loaded in {loaded.seconds:.1f} s")
+            nonlocal finished
+            finished += 1
+            self._progress(
+                f"stage {stage}: {loaded.name} loaded in {loaded.seconds:.1f} s ({finished} of {count} stages)"
+            )
 
         loads = [
             actor.load.remote(self._builder, device, stages)
             for actor, stages in zip(actors, sharing, strict=True)
         ]
-        return _results(loads, "load", self._deadline, report)
+        results = _results(loads, "load", deadline, report, "pipeline.load_timeout")
+        self._deadline.extend(time.monotonic() - started)
+        return results
 
     def _connect(self, actors: Sequence[ActorHandle], blocks: int) -> ControlServer:
         self._progress(f"connecting {len(actors)} stages with {blocks} KV blocks each")
@@ -174,8 +204,15 @@ class _RayStart:
         connects = [actor.connect.remote(rendezvous, listen, blocks) for actor in actors]
         _results(connects, "connect", self._deadline)
         if missing := control.await_stages(self._deadline.left()):
-            raise _timeout_error(missing, "connect")
+            raise _timeout_error(missing, "connect", "pipeline.start_timeout")
         return control
+
+
+def _run_within(seconds: float, callback: Callable[[], object]) -> None:
+    """Run `callback`, but go on after `seconds`: Ray's calls wait for a minute when the cluster has gone."""
+    thread = threading.Thread(target=callback, daemon=True)
+    thread.start()
+    thread.join(seconds)
 
 
 def _results(
@@ -183,6 +220,7 @@ def _results(
     action: str,
     deadline: _Deadline,
     on_result: Callable[[int, T], None] | None = None,
+    setting: str = "pipeline.start_timeout",
 ) -> list[T]:
     """Wait for the results of a call to every stage, in the order of stages, and raise the first failure."""
     stage_of = {call: stage for stage, call in enumerate(calls)}
@@ -190,7 +228,7 @@ def _results(
     while stage_of:
         done, _ = ray.wait(list(stage_of), timeout=deadline.left())
         if not done:
-            raise _timeout_error(sorted(stage_of.values()), action)
+            raise _timeout_error(sorted(stage_of.values()), action, setting)
         stage = stage_of.pop(done[0])
         try:
             result = ray.get(done[0])
@@ -204,9 +242,8 @@ def _results(
     return [results[stage] for stage in range(len(calls))]
 
 
-def _timeout_error(stages: Sequence[int], action: str) -> PipelineError:
+def _timeout_error(stages: Sequence[int], action: str, setting: str) -> PipelineError:
     numbers = ", ".join(map(str, stages))
     return PipelineError(
-        f"stage {numbers} did not {action} in time; if the host is only slow, raise "
-        "pipeline.start_timeout"
+        f"stage {numbers} did not {action} in time; if the host is only slow, raise {setting}"
     )

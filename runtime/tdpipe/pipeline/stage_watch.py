@@ -6,11 +6,12 @@ when Ray is shut down.
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import OutOfMemoryError, RayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from tdpipe.core.step import StageFailure
 
+_log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 _COLLECTION_SECONDS = 0.5
 """Time to wait for further stages when one has ended. The neighbours of a killed stage lose their connections, and Ray
@@ -79,7 +81,10 @@ class StageWatch:
             try:
                 failure = ray.get(run)
             except RayError as error:
-                deaths.append(f"the process of stage {stage} died: {error}")
+                # Ray's account of a death is a page about memory, whatever the cause; it is for the log alone.
+                _log.error("the process of stage %d died: %s", stage, error)
+                cause = " because memory ran out" if isinstance(error, OutOfMemoryError) else ""
+                deaths.append(f"the process of stage {stage} died{cause}")
             else:
                 reason = "its loop ended" if failure is None else failure.traceback
                 failures.append(f"stage {stage} failed:\n{reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from tdpipe.model.device import resolve_device
@@ -34,6 +35,10 @@ def start_pipeline(
         device = resolve_device(settings.model.device)
         progress(f"stages compute on {device.type}")
         return start_in_process(settings.pipeline, stages, device, progress)
+    if settings.model.device == "cuda" and not os.environ.get("RAY_ADDRESS"):
+        resolve_device(
+            "cuda"
+        )  # The stages will be on this machine, so a lack of GPUs shows before Ray is started.
     # Importing Ray takes a second, and a pipeline in this process does not need it.
     from tdpipe.pipeline.ray_host import start_on_ray
 

@@ -62,11 +62,11 @@ def test_without_free_cpus_the_error_does_not_suggest_another_device() -> None:
 @pytest.mark.parametrize(
     ("built", "stages", "gpus", "device", "reason"),
     [
-        (True, 2, 2, "cuda", "GPUs needed: 2, in the cluster: 2"),
-        (True, 2, 4, "cuda", "GPUs needed: 2, in the cluster: 4"),
-        (True, 1, 1, "cuda", "GPUs needed: 1, in the cluster: 1"),
-        (True, 2, 1, "cpu", "GPUs needed: 2, in the cluster: 1"),
-        (True, 2, 0, "cpu", "GPUs needed: 2, in the cluster: 0"),
+        (True, 2, 2, "cuda", "2 GPUs for 2 stages"),
+        (True, 2, 4, "cuda", "4 GPUs for 2 stages"),
+        (True, 1, 1, "cuda", "1 GPUs for 1 stages"),
+        (True, 2, 1, "cpu", "there are 1 GPUs for them"),
+        (True, 2, 0, "cpu", "there is no GPU"),
         (False, 2, 2, "cpu", "this torch is built without CUDA"),
     ],
 )
