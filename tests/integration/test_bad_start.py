@@ -129,7 +129,29 @@ def test_a_setting_that_does_not_fit_the_model_is_rejected_before_ray_starts(
     assert not any("Ray" in line for line in before)
 
 
-def test_a_port_in_use_is_rejected_before_anything_starts(
+def test_more_stages_than_layers_are_refused_before_the_port_is_taken(
+    refused: Callable[..., list[str]],
+) -> None:
+    assert refused(FOR_THE_MODEL["more stages than layers"], "--port", str(free_port())) == []
+
+
+def test_a_model_is_named_with_or_without_its_option_but_not_twice(
+    refused: Callable[..., list[str]],
+) -> None:
+    missing = BadStart("model.path", "give the directory", ("/nowhere",))
+    assert refused(missing, status=1) == []
+    refused(BadStart("--model", "give one of them", ("/nowhere", "--model", "/elsewhere")))
+
+
+def test_a_home_directory_is_expanded_where_no_shell_does_it(
+    refused: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    missing = "no such directory: /home/somebody/model"
+    assert refused(BadStart("model.path", missing, file="model: {path: ~/model}"), status=1) == []
+
+
+def test_a_taken_port_is_refused_before_anything_begins(
     refused: Callable[..., list[str]],
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -174,8 +196,7 @@ def test_a_checkpoint_that_cannot_be_served_is_rejected_before_ray_starts(
     model = tmp_path / "model"
     make(model)
     bad = BadStart("model.path", remedy, ("--model", str(model)))
-    before = refused(bad, "--port", str(free_port()), status=1)
-    assert not any("Ray" in line for line in before)
+    assert refused(bad, "--port", str(free_port()), status=1) == []
 
 
 def test_a_kv_cache_without_room_is_rejected_and_no_process_remains() -> None:
@@ -186,6 +207,6 @@ def test_a_kv_cache_without_room_is_rejected_and_no_process_remains() -> None:
         assert "stage 1: " in text
         assert "Traceback" not in text
         line = text.splitlines()[-1]
-        assert line.startswith("error: cache.memory: no room for the KV of any sequence")
+        assert line.startswith("error: cache.memory: no room for the KV cache of any sequence")
         assert "raise it" in line
         assert server.left_behind() == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -30,12 +31,18 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.command(epilog=SERVE_EPILOG)(serve)
-app.command(epilog=SIMULATE_EPILOG)(simulate)
-app.command(epilog=PLAN_EPILOG)(plan)
-app.command(epilog=PROFILE_EPILOG)(profile)
-app.command(epilog=BENCH_EPILOG)(bench)
-app.command(epilog=TRAIN_PREDICTOR_EPILOG)(train_predictor)
+_COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
+    (serve, SERVE_EPILOG),
+    (simulate, SIMULATE_EPILOG),
+    (plan, PLAN_EPILOG),
+    (profile, PROFILE_EPILOG),
+    (bench, BENCH_EPILOG),
+    (train_predictor, TRAIN_PREDICTOR_EPILOG),
+)
+for _command, _epilog in _COMMANDS:
+    # Without a short help of their own, commands are listed with a cut-off first sentence.
+    _summary = (_command.__doc__ or "").partition(".")[0] + "."
+    app.command(short_help=_summary, epilog=_epilog)(_command)
 
 
 def _print_version(wanted: bool) -> None:

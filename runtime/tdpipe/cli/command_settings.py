@@ -70,9 +70,17 @@ def load_command_settings(config: Path | None, flags: dict[str, dict[str, Any]])
     return settings.model_copy(update={"model": model})
 
 
+def is_demo(settings: Settings) -> bool:
+    """Whether the model is the demo model of the repository."""
+    return settings.model.path == _demo_path()
+
+
+def _demo_path() -> Path:
+    return Path(tdpipe.__file__).resolve().parents[2] / _DEMO_CHECKPOINT
+
+
 def _demo_checkpoint() -> Path:
-    repository = Path(tdpipe.__file__).resolve().parents[2]
-    path = repository / _DEMO_CHECKPOINT
+    path = _demo_path()
     if not (path / "config.json").is_file():
         raise SettingsError(
             "model.path",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Annotated, Any
+
+import typer
 
 from tdpipe.cli.command_settings import (
     ConfigFile,
@@ -13,11 +16,12 @@ from tdpipe.cli.command_settings import (
     load_command_settings,
     setting_option,
 )
+from tdpipe.core.errors import SettingsError
 
 EPILOG = """\b
 Examples:
   tdpipe serve                                    the demo model on 2 CPU or GPU stages
-  tdpipe serve --model ~/models/Qwen3-32B --stages 4 --host 0.0.0.0
+  tdpipe serve ~/models/Qwen3-32B --stages 4 --host 0.0.0.0
   tdpipe serve --config tdpipe.yaml --port 9000   flags override the environment, which overrides the file
 
 \b
@@ -29,6 +33,10 @@ Probes are at /health/live and /health/ready, metrics at /metrics. Ctrl-C or SIG
 
 
 def serve(
+    directory: Annotated[
+        Path | None,
+        typer.Argument(help="The same as --model.", metavar="[DIR]", show_default=False),
+    ] = None,
     model: ModelPath = None,
     name: Annotated[str | None, setting_option("model", "name", "--name")] = None,
     stages: StageCount = None,
@@ -41,8 +49,10 @@ def serve(
     config: ConfigFile = None,
 ) -> None:
     """Serve a model over OpenAI's HTTP API."""
+    if directory is not None and model is not None:
+        raise SettingsError("--model", f"is given, and so is {directory}", "give one of them")
     flags: dict[str, dict[str, Any]] = {
-        "model": {"path": model, "name": name, "device": device},
+        "model": {"path": model or directory, "name": name, "device": device},
         "pipeline": {"stages": stages},
         "scheduler": {"policy": policy},
         "server": {"host": host, "port": port},

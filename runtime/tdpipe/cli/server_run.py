@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tdpipe.cli.command_settings import is_demo
 from tdpipe.cli.startup_report import StartupReport
 from tdpipe.cli.stop_signals import exit_on_signals, interrupt_on_signals, interrupting_signals
 from tdpipe.core.errors import PipelineError
@@ -40,9 +41,10 @@ def run_server(settings: Settings) -> None:
         PipelineError: the engine does not start, or fails while it serves.
     """
     server_settings = settings.server
+    _check_model(settings)
     report, serving = StartupReport(), Serving()
     listener = listen(server_settings)
-    server = HttpServer(create_app(serving), listener)
+    server = HttpServer(create_app(serving, server_settings.cors_origins), listener)
 
     def progress(message: str) -> None:
         interrupt_on_signals()  # Ray installs a handler of its own while it starts.
@@ -61,7 +63,12 @@ def run_server(settings: Settings) -> None:
             engine = _start_engine(settings, stages, progress)
             interrupt_on_signals()
             serving.ready(Service(engine, model))
-            report.ready(server_settings, model.name, chat=model.tokenizer.has_chat_template)
+            report.ready(
+                server_settings,
+                model.name,
+                chat=model.tokenizer.has_chat_template,
+                demo=is_demo(settings),
+            )
             raise PipelineError(_wait_for_failure(engine, server))
         except (KeyboardInterrupt, SystemExit):
             report.step("stopping; press Ctrl-C again to exit at once")
@@ -80,6 +87,14 @@ def _wait_for_failure(engine: EnginePort, server: HttpServer) -> str:
         if (error := engine.health().error) is not None:
             return error
     return "the HTTP server stopped unexpectedly; see the log"
+
+
+def _check_model(settings: Settings) -> None:
+    """Refuse what files alone tell to be wrong, before the port is taken and slow libraries are imported."""
+    from tdpipe.model.description import check_checkpoint
+
+    assert settings.model.path is not None
+    check_checkpoint(settings.model.path, settings.pipeline.stages)
 
 
 def _load_model(settings: Settings, stages: CheckpointStages) -> ServedModel:

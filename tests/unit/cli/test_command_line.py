@@ -79,9 +79,9 @@ def test_a_server_imports_neither_simulation_nor_measurement() -> None:
     ids=str,
 )
 def test_a_wrong_setting_is_one_line_and_status_2(
-    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, text = failure(["serve", "--model", str(tmp_path), *arguments], capsys)
+    status, text = failure(["serve", *arguments], capsys)
     assert status == 2
     assert text.startswith("error: ")
     assert text.count("\n") == 1
@@ -89,22 +89,19 @@ def test_a_wrong_setting_is_one_line_and_status_2(
 
 
 def test_a_flag_overrides_the_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TDPIPE_SERVER__HOST", "from.environment.invalid")
-    model = ["--model", str(tmp_path)]
-    assert "from.environment.invalid" in failure(["serve", *model], capsys)[1]
-    assert (
-        "from.flag.invalid" in failure(["serve", *model, "--host", "from.flag.invalid"], capsys)[1]
-    )
+    assert "from.environment.invalid" in failure(["serve"], capsys)[1]
+    assert "from.flag.invalid" in failure(["serve", "--host", "from.flag.invalid"], capsys)[1]
 
 
 def test_a_taken_port_is_refused_before_anything_is_loaded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        status, text = failure(["serve", "--model", str(tmp_path), "--port", port], capsys)
+        status, text = failure(["serve", "--port", port], capsys)
     assert status == 2
     assert f"127.0.0.1:{port}" in text
     assert "in use" in text
