@@ -1,7 +1,7 @@
-"""The profile file: what steps take on each stage of one pipeline, as it was measured.
+"""The profile file, which holds measured times of steps on each stage of one pipeline.
 
-`tdpipe profile` writes it once per model and machine; the engine, the simulator and the paced engine read it. So it
-says what it was measured of, and whoever reads it can refuse what is not about his pipeline.
+`tdpipe profile` writes it once per model and machine; the engine, the simulator and the paced engine read it. It also
+holds what it was measured on, so that a reader can refuse the profile of another pipeline.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tdpipe.core.model_sizes import ModelSizes
 if TYPE_CHECKING:
     from pathlib import Path
 
-_DIGITS = 5
-"""Significant ones that are written: no clock is better."""
+_SIGNIFICANT_DIGITS = 5
+"""Significant digits that are written; no clock is more exact."""
 _REMEDY = "give a file that `tdpipe profile` wrote"
 
 Seconds = Annotated[float, Field(ge=0.0)]
@@ -39,36 +39,36 @@ class Provenance(_Part):
 
     date: datetime.date
     tdpipe: str
-    """Its version."""
+    """Version of tdpipe that measured."""
     model: ModelSizes
     devices: tuple[str, ...]
-    """[stages] what each computed on."""
+    """[stages] name of the device that each stage computed on."""
     dtype: str
     """Data type of weights, activations and KV cache, as torch names it."""
     partition: tuple[int, ...]
-    """[stages] layers."""
+    """[stages] number of layers of each stage."""
     threads_per_stage: int
-    """CPU threads; of no meaning on GPUs."""
+    """CPU threads of each stage; it has no meaning on GPUs."""
     kv_tokens: int
     """Number of tokens that the KV cache held."""
 
 
 class ProfiledStage(_Part):
-    """What a step takes on one stage. Times beyond the last point grow in proportion to it."""
+    """Time that a step takes on one stage. Beyond the last point, times grow in proportion to it."""
 
     tokens: tuple[int, ...] = Field(min_length=1)
-    """Batch tokens, ascending from at least 1."""
+    """[points] numbers of batch tokens, ascending from at least 1."""
     seconds: tuple[float, ...] = Field(min_length=1)
     """Seconds of a step with that many tokens, without earlier context and without sampling."""
     per_kv_token: Seconds
-    """Seconds more for each KV token that is read."""
+    """Additional seconds for each KV token that is read."""
     per_sampled_token: Seconds = 0.0
-    """Seconds more for each token that is sampled: the last stage's head."""
+    """Additional seconds for each token that is sampled, which the head of the last stage takes."""
 
     @model_validator(mode="after")
-    def _is_a_table(self) -> ProfiledStage:
+    def _check_table(self) -> ProfiledStage:
         if len(self.tokens) != len(self.seconds):
-            problem = f"{len(self.tokens)} tokens stand beside {len(self.seconds)} seconds"
+            problem = f"tokens has {len(self.tokens)} entries and seconds has {len(self.seconds)}"
             raise PydanticCustomError("table", "{problem}", {"problem": problem})
         before = 0
         for tokens in self.tokens:
@@ -82,23 +82,23 @@ class ProfiledStage(_Part):
 
 
 class ProfiledMixing(_Part):
-    """What a step pays for holding both prefill and decode."""
+    """Additional cost of a step that contains both prefill and decode."""
 
     seconds: Seconds = 0.0
     """Seconds that a mixed step adds on each stage."""
     decode_context: float = Field(default=1.0, ge=1.0)
-    """Factor on the reading of KV."""
+    """Factor on the time that reading KV takes."""
 
 
 class FitError(_Part):
-    """How far the file's figures are off the median times of equal steps, relative to these, over all stages."""
+    """Relative difference between the times that the file gives and the measured medians of equal steps."""
 
     mean: float
     worst: float
 
 
 class Profile(_Part):
-    """The whole file."""
+    """Content of a profile file."""
 
     version: Literal[1] = 1
     """Version of this schema."""
@@ -106,22 +106,24 @@ class Profile(_Part):
     stages: tuple[ProfiledStage, ...] = Field(min_length=1)
     mixing: ProfiledMixing = ProfiledMixing()
     chunk_tile: int = Field(default=128, ge=1)
-    """Tokens of a prefill chunk that read the sequence's earlier KV once; a longer chunk reads it again."""
+    """Tokens of a prefill chunk that share one reading of the sequence's earlier KV; a longer chunk reads it again."""
     latencies: Latencies = Latencies()
     fit_error: FitError | None = None
 
     @model_validator(mode="after")
-    def _agrees(self) -> Profile:
+    def _check_stages(self) -> Profile:
         for name in ("partition", "devices"):
             count = len(getattr(self.provenance, name))
             if count != len(self.stages):
-                problem = f"provenance.{name} is of {count} stages, the file has {len(self.stages)}"
+                problem = (
+                    f"provenance.{name} has {count} stages, and the file has {len(self.stages)}"
+                )
                 raise PydanticCustomError("stages", "{problem}", {"problem": problem})
         return self
 
 
 def device_list(devices: tuple[str, ...]) -> str:
-    """Names of the stages' devices, each once, for people."""
+    """Join the names of the stages' devices, each once, into readable text."""
     return ", ".join(dict.fromkeys(devices))
 
 
@@ -129,11 +131,11 @@ def read_profile_file(path: Path, option: str) -> Profile:
     """Read a profile, YAML or JSON.
 
     Args:
-        path: of the file.
-        option: what named it, for messages.
+        path: path of the file.
+        option: option or setting that named the file, for messages.
 
     Raises:
-        SettingsError: it cannot be read, or is no such profile.
+        SettingsError: the file cannot be read, or is not a profile.
     """
     try:
         content = yaml.safe_load(path.read_bytes())
@@ -155,7 +157,7 @@ def read_profile_file(path: Path, option: str) -> Profile:
 
 
 def write_profile_file(path: Path, profile: Profile) -> None:
-    """Write a profile: JSON if the name ends so, else YAML.
+    """Write a profile, as JSON if the name ends in `.json` and else as YAML.
 
     Raises:
         SettingsError: the file cannot be written.
@@ -172,10 +174,10 @@ def write_profile_file(path: Path, profile: Profile) -> None:
         raise SettingsError("--output", f"{path}: {error.strerror}", remedy) from error
 
 
-def _rounded(value: Any) -> Any:  # noqa: ANN401 - of JSON
+def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     match value:
         case float():
-            return float(f"{value:.{_DIGITS}g}")
+            return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
         case dict():
             return {name: _rounded(each) for name, each in value.items()}
         case list():

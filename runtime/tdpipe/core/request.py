@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class FinishReason(StrEnum):
-    """Why a request ended; the values are OpenAI's where it has one."""
+    """Reason for the end of a request. The values are those of OpenAI's API, where it has one."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -22,15 +22,15 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to generate from which prompt."""
+    """A prompt, and what to generate from it."""
 
     id: str
     prompt: tuple[int, ...]
-    """Token ids, at least one."""
+    """Token ids of the prompt, at least one."""
     max_tokens: int
-    """Output tokens at most, at least 1; prompt and output together fit the context."""
+    """Maximum number of output tokens, at least 1. Prompt and output together fit the context."""
     lengths: LengthDistribution
-    """How long the output is expected to be; outcomes above `max_tokens` count as `max_tokens`."""
+    """Expected length of the output; outcomes above `max_tokens` count as `max_tokens`."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop_token_ids: frozenset[int] = frozenset()
-    """Tokens that end the output, such as EOS. The one that does is part of the output tokens."""
+    """Tokens that end the output, such as EOS. The token that ends it is part of the output."""

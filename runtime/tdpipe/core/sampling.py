@@ -1,4 +1,4 @@
-"""How the next token is drawn, as the last stage needs to know it."""
+"""Sampling parameters, as the last stage needs them, and log-probabilities, as it returns them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from hashlib import blake2b
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """One request's sampling. The defaults are greedy decoding without penalties."""
+    """Sampling parameters of one request. The defaults are greedy decoding without penalties."""
 
     temperature: float = 0.0
-    """0 is greedy; above, logits are divided by it."""
+    """Divisor of the logits; 0 is greedy decoding."""
     top_k: int = 0
     """Keep the k likeliest tokens; 0 keeps all."""
     top_p: float = 1.0
@@ -19,20 +19,20 @@ class SamplingParams:
     min_p: float = 0.0
     """Drop tokens less likely than this share of the likeliest one."""
     repetition_penalty: float = 1.0
-    """Divides positive and multiplies negative logits of tokens in prompt or output; 1 is off."""
+    """Divisor of positive logits, and factor of negative ones, of tokens in prompt or output; 1 is off."""
     presence_penalty: float = 0.0
-    """Subtracted from the logits of tokens that the output already has."""
+    """Number that is subtracted from the logits of tokens that the output already has."""
     frequency_penalty: float = 0.0
-    """Subtracted once per occurrence in the output."""
+    """Number that is subtracted from a token's logit once per occurrence in the output."""
     logit_bias: tuple[tuple[int, float], ...] = ()
-    """(token, added to its logit) pairs."""
+    """Pairs of a token and the number that is added to its logit."""
     seed: int = 0
-    """Draws depend on this and the token's position alone, never on the batch."""
+    """Seed of the draws, which depend on it and on the token's position alone, never on the batch."""
     logprobs: int | None = None
     """Return the sampled token's log-probability and this many likeliest ones; None returns none."""
 
     def for_choice(self, choice: int) -> SamplingParams:
-        """Parameters of one of several outputs of a call, each of which draws for itself.
+        """Return the parameters of one of several outputs of a call, each of which draws for itself.
 
         Args:
             choice: number of the output; 0 keeps the seed, so that a single output is a call's first one.

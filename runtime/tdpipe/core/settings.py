@@ -36,7 +36,7 @@ from tdpipe.core.settings_variables import (
     variable_name,
 )
 
-_FEWEST_TRAINING_ROWS = 512
+_MIN_TRAINING_ROWS = 512
 
 
 class _Section(BaseModel):
@@ -46,7 +46,7 @@ class _Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_no_boolean(cls, value: object) -> object:
+    def _refuse_booleans(cls, value: object) -> object:
         # pydantic would take true for 1, and strict mode, which does not, refuses the environment's text.
         parts = value if isinstance(value, list | tuple) else (value,)
         if any(isinstance(part, bool) for part in parts):
@@ -55,39 +55,39 @@ class _Section(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _is_no_home(cls, value: object) -> object:
+    def _expand_home(cls, value: object) -> object:
         # Only shells expand `~`, and not in files, nor after `--model=`.
         return value.expanduser() if isinstance(value, Path) else value
 
 
 class ModelSettings(_Section):
-    """Which model, and how it is held in memory."""
+    """The model, and how it is held in memory."""
 
     path: Path | None = None
-    """Directory of a checkpoint: config.json, tokenizer and *.safetensors. None serves the demo model."""
+    """Directory of a checkpoint with config.json, tokenizer.json and *.safetensors. None serves the demo model."""
     name: str | None = None
     """Name under which the model is served. None takes the directory's name, or `demo`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device of every stage; auto is cuda where torch can use it and each stage finds a GPU of its own, else cpu."""
+    """Device of every stage; auto is cuda if torch can use it and there is a GPU for each stage, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of weights, activations and KV cache; auto is bfloat16 on GPUs that compute in it, else float32."""
+    """Data type of weights, activations and KV cache; auto is bfloat16 on GPUs that support it, else float32."""
     attention: Literal["auto", "sdpa", "cpu"] = "auto"
-    """Attention backend; auto takes the C kernel on CPUs where a compiler is found, else sdpa."""
+    """Attention backend; auto is the C kernel on CPUs if a compiler is found, else sdpa."""
     max_context: int | None = Field(default=None, ge=2)
-    """Tokens of prompt and output together at most. None takes the model's own limit."""
+    """Maximum number of tokens of prompt and output together. None takes the model's own limit."""
 
 
 class PipelineSettings(_Section):
-    """How the model is cut into stages and how these are hosted."""
+    """How the model is divided into stages, and where the stages run."""
 
     stages: int = Field(default=2, ge=1)
     """Number of pipeline stages, at most one per layer."""
     partition: tuple[int, ...] | None = None
-    """Layers of each stage, summing to the model's layers. None balances the estimated stage times."""
+    """Number of layers of each stage; the sum is the model's. None balances the estimated stage times."""
     host: Literal["ray", "in_process"] = "ray"
-    """Where stages live: Ray actors, or threads of the controller's own process (for tests)."""
+    """Host of the stages: Ray actors, or threads of the controller's own process (for tests)."""
     threads_per_stage: int = Field(default=1, ge=1)
-    """CPU threads that a stage computes with; ignored by CUDA devices only."""
+    """Number of CPU threads that a stage computes with; it has no effect on CUDA devices."""
     network_interface: str | None = None
     """Interface that activations travel over, such as `eth0`. None lets torch.distributed choose."""
     start_timeout: float = Field(default=300.0, gt=0)
@@ -95,12 +95,12 @@ class PipelineSettings(_Section):
     load_timeout: float = Field(default=1800.0, gt=0)
     """Seconds that loading the weights of all stages may take."""
     step_timeout: float = Field(default=300.0, gt=0)
-    """Seconds without any result, while steps are in flight, after which the pipeline counts as hung."""
+    """Seconds without a result, while steps are in flight, after which the pipeline counts as hung."""
 
     @field_validator("partition", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        """Take `2,2` too, as is natural in a variable, where pydantic-settings takes only JSON."""
+        """Accept `2,2` as well, which is natural in a variable, where pydantic-settings accepts only JSON."""
         if isinstance(value, int):  # what JSON makes of a variable with a single number
             return (value,)
         return value.split(",") if isinstance(value, str) else value
@@ -110,7 +110,8 @@ class PipelineSettings(_Section):
     def _needs_ray(cls, value: object, info: ValidationInfo) -> object:
         if value is not None and info.data.get("host") == "in_process":
             raise setting_problem(
-                "is of no use in process", "leave it out or set pipeline.host to ray"
+                "has no effect on stages in this process",
+                "leave it out or set pipeline.host to ray",
             )
         return value
 
@@ -121,35 +122,35 @@ class CacheSettings(_Section):
     block_size: int = Field(default=16, ge=1, le=256)
     """Tokens in a block."""
     memory: float | None = Field(default=None, gt=0)
-    """GiB of KV cache per stage. None takes 90% of a GPU's free memory, or a share of the host's for CPU stages."""
+    """GiB of KV cache per stage. None takes 90% of a GPU's free memory, or a share of the host's memory."""
     blocks: int | None = Field(default=None, ge=1)
     """Number of blocks, overriding `memory`."""
 
 
 class SchedulerSettings(_Section):
-    """What runs when."""
+    """The scheduling policy and its parameters."""
 
     policy: Literal["adaptive", "temporal", "hybrid", "throttled", "separate", "reference"] = (
         "adaptive"
     )
-    """`adaptive` fills each micro-batch as the costs say; `temporal` separates prefill and decode in time; the others
+    """`adaptive` composes each micro-batch by the costs; `temporal` separates prefill and decode in time; the others
     are baselines: `hybrid` mixes both in one token budget, `throttled` lets load and free KV bound the prefill,
     `separate` prefills first, `reference` has the rules that TD-Pipe published."""
     token_budget: int = Field(default=512, ge=1)
-    """Batch tokens of a micro-batch that contains prefill, for `adaptive` at most; longer prompts are chunked, but for
-    `reference`, which prefills them whole."""
+    """Batch tokens of a micro-batch that contains prefill, for `adaptive` at most; longer prompts are chunked,
+    except by `reference`, which prefills them whole."""
     max_running: int = Field(default=256, ge=1)
-    """Sequences that may hold KV at once."""
+    """Maximum number of sequences that hold KV cache at once."""
     profile: Path | None = None
-    """Measured times of the stages, a file of `tdpipe profile`. None measures a few steps at each start."""
+    """File of `tdpipe profile` with measured times of the stages. None measures a few steps at each start."""
     forecast_margin: float = Field(default=1.0, ge=0)
     """Standard deviations of the forecast KV use that are kept free."""
     switch_hysteresis: float = Field(default=1.0, ge=0)
-    """How much the loss from thin decode batches must exceed the cost of switching to prefill, as a share of it."""
+    """Share of the cost of switching to prefill by which the loss from small decode batches must exceed it."""
     ttft_target: float | None = Field(default=None, gt=0)
-    """Seconds from a request's arrival to its first token that `adaptive` tries to keep. None is no bound."""
+    """Target for the seconds from a request's arrival to its first token, for `adaptive`. None is no target."""
     tpot_target: float | None = Field(default=None, gt=0)
-    """Seconds between two tokens of a request that `adaptive` keeps its micro-batches short for. None is no bound."""
+    """Target for the seconds between two tokens of a request, for `adaptive`. None is no target."""
 
     @field_validator("ttft_target", "tpot_target")
     @classmethod
@@ -157,7 +158,7 @@ class SchedulerSettings(_Section):
         policy = info.data.get("policy")
         if value is not None and policy not in (None, "adaptive"):
             raise setting_problem(
-                f"is of no use to {policy}", "leave it out or set scheduler.policy to adaptive"
+                f"has no effect on {policy}", "leave it out or set scheduler.policy to adaptive"
             )
         return value
 
@@ -166,25 +167,25 @@ class SchedulerSettings(_Section):
     def _needs_phases(cls, value: object, info: ValidationInfo) -> object:
         if (policy := info.data.get("policy")) not in (None, "temporal"):
             raise setting_problem(
-                f"is of no use to {policy}", "leave it out or set scheduler.policy to temporal"
+                f"has no effect on {policy}", "leave it out or set scheduler.policy to temporal"
             )
         return value
 
 
 class PredictorSettings(_Section):
-    """How long outputs are expected to be."""
+    """The predictor of output lengths."""
 
     path: Path | None = None
     """File made by `tdpipe train-predictor`. None starts from nothing."""
     training_rows: int = Field(default=4096, ge=0)
-    """Finished requests in memory, from which the predictor is trained anew while serving; 0 leaves it as it is."""
+    """Number of finished requests that the predictor is trained on again while serving; 0 never trains it."""
 
     @field_validator("training_rows")
     @classmethod
-    def _is_enough(cls, value: int) -> int:
-        if 0 < value < _FEWEST_TRAINING_ROWS:
+    def _check_training_rows(cls, value: int) -> int:
+        if 0 < value < _MIN_TRAINING_ROWS:
             raise setting_problem(
-                f"must be 0 or at least {_FEWEST_TRAINING_ROWS}",
+                f"must be 0 or at least {_MIN_TRAINING_ROWS}",
                 f"got {value}, too few to learn from",
             )
         return value
@@ -203,7 +204,7 @@ class ServerSettings(_Section):
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        """Take `a,b` too, as is natural in a variable, where pydantic-settings takes only JSON."""
+        """Accept `a,b` as well, which is natural in a variable, where pydantic-settings accepts only JSON."""
         return value.split(",") if isinstance(value, str) else value
 
 
@@ -235,7 +236,7 @@ def load_settings(
 
     Raises:
         SettingsError: the file is missing or not YAML, or a value has an unknown name, the wrong
-            type, is out of range or of no use beside the others.
+            type, is out of range or has no effect with the others.
     """
     refuse_unknown_variables(Settings, os.environ)
     content = {} if file is None else _read(file)

@@ -1,4 +1,4 @@
-"""What is wrong with a setting, in words that say how to mend it, where pydantic's own do not."""
+"""Error messages for settings that name the remedy, where those of pydantic do not."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def setting_problem(problem: str, remedy: str) -> PydanticCustomError:
-    """What a validator of a setting raises."""
+    """Create the error that a validator of a setting raises."""
     return PydanticCustomError(
         "problem_and_remedy", "{problem}", {"problem": problem, "remedy": remedy}
     )
 
 
 def to_settings_error(error: ValidationError, schema: type[BaseModel]) -> SettingsError:
-    """The first thing that is wrong with settings of `schema`."""
+    """Convert the first problem that pydantic found in settings of `schema`."""
     first = error.errors()[0]
     location = first["loc"]
     problem, remedy = first["msg"], f"got {first['input']!r}"

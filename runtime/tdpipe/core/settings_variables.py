@@ -1,4 +1,4 @@
-"""The environment variables that set settings: their names, and the refusal of those that set nothing.
+"""Names of the environment variables that set settings, and the refusal of those that set nothing.
 
 pydantic-settings looks only for the variables that it knows, so that a misspelt one would go unnoticed.
 """
@@ -22,12 +22,12 @@ DELIMITER = "__"
 # Kubernetes sets these in every pod for a Service whose name begins with `tdpipe`.
 _SERVICE_LINK = re.compile(r"\w*(_SERVICE_(HOST|PORT)\w*=|_PORT_\d+_\w+=|_PORT=\w+://)")
 
-_RESEMBLING = 1.2
-"""Likeness, of 2, from which a name may have been meant."""
+_MIN_LIKENESS = 1.2
+"""Likeness, at most 2, from which a name is taken for a misspelt one."""
 
 
 def variable_name(section: str, field: str) -> str:
-    """The variable of the setting `section.field`."""
+    """Return the name of the variable that sets `section.field`."""
     return f"{PREFIX}{section}{DELIMITER}{field}".upper()
 
 
@@ -35,7 +35,7 @@ def refuse_unknown_variables(schema: type[BaseModel], environment: Mapping[str, 
     """Check all variables of `environment` that begin with the prefix, in any case.
 
     Raises:
-        SettingsError: one is of no section of `schema` and of no field in one.
+        SettingsError: a variable names neither a section of `schema` nor a field of one.
     """
     sections, settings = set(), []
     for section, info in schema.model_fields.items():
@@ -49,7 +49,7 @@ def refuse_unknown_variables(schema: type[BaseModel], environment: Mapping[str, 
         if not _SERVICE_LINK.match(f"{name}={value}"):
             nearest = max(settings, key=lambda setting: _likeness(name, setting))
             remedy = f"the nearest name is {nearest}"
-            if _likeness(name, nearest) < _RESEMBLING:
+            if _likeness(name, nearest) < _MIN_LIKENESS:
                 remedy = "unset it; `tdpipe serve --help` tells how variables are named"
             raise SettingsError(variable, "sets nothing", remedy)
 

@@ -34,19 +34,19 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SequenceStart:
-    """A sequence takes a slot: stages forget whatever the slot held before.
+    """A sequence that takes a slot; stages forget what the slot held before.
 
-    Sent when it is first admitted and again when it comes back after a preemption, then with the tokens it had
-    generated, from which the last stage rebuilds penalties and emits nothing twice.
+    It is sent when the sequence is first admitted, and again when it resumes after a preemption, then with the tokens
+    that were generated, from which the last stage rebuilds penalties.
     """
 
     slot: int
     sequence: int
-    """Number of the sequence, never used again; tells late tokens of a slot's earlier tenant apart."""
+    """Number of the sequence, which is never used again. It identifies late tokens of the slot's earlier sequence."""
     tokens: IntArray
     """Prompt and generated token ids."""
     prompt_length: int
-    """How many of `tokens` are the prompt."""
+    """Number of `tokens` that are the prompt."""
     sampling: SamplingParams
 
 
@@ -55,54 +55,54 @@ class Step:
     """One micro-batch: rows of (slot, first position, count, sample?), ragged and unpadded."""
 
     id: int
-    """Ascending from 0, without gaps within an epoch."""
+    """Number of the step, ascending from 0 without gaps within an epoch."""
     phase: Phase
     starts: tuple[SequenceStart, ...]
-    """Applied before the rows."""
+    """Sequences that take a slot before the rows are computed."""
     slots: IntArray
     """[R] slot of each row's sequence; a slot has at most one row in a step."""
     first: IntArray
     """[R] position of the row's first token in its sequence."""
     counts: IntArray
-    """[R] tokens of the row, at least 1."""
+    """[R] number of tokens of the row, at least 1."""
     sample: BoolArray
     """[R] whether a token is sampled after the row's last position."""
     block_slots: IntArray
     """[N] slot that each new block is appended to."""
     blocks: IntArray
-    """[N] the new blocks, in table order per slot."""
+    """[N] new blocks, in the order of each slot's block table."""
 
     @property
     def tokens(self) -> int:
-        """Batch tokens over all rows."""
+        """Number of batch tokens over all rows."""
         return int(self.counts.sum())
 
 
 @dataclass(frozen=True, slots=True)
 class TokenFeedback:
-    """Sampled tokens on their way from the last stage straight to stage 0."""
+    """Sampled tokens, which the last stage sends directly to stage 0."""
 
     step: int
     slots: IntArray
     sequences: IntArray
     positions: IntArray
-    """Position that each token takes in its sequence."""
+    """[K] position that each token takes in its sequence."""
     tokens: IntArray
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What the last stage sampled in a step: one token for each row whose `sample` is set, in row order."""
+    """Tokens that the last stage sampled in a step: one for each row whose `sample` is set, in row order."""
 
     step: int
     tokens: IntArray
     logprobs: tuple[TokenLogprobs | None, ...] = ()
-    """Empty where no row asked for any, else one per token."""
+    """Empty if no row asked for any, else one entry per token."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageReport:
-    """A stage has executed a step."""
+    """Report of a stage that has executed a step."""
 
     step: int
     stage: int
@@ -114,7 +114,7 @@ class StageReport:
 
 @dataclass(frozen=True, slots=True)
 class StageFailure:
-    """A stage's loop ended with an exception."""
+    """Failure of a stage whose loop ended with an exception."""
 
     stage: int
     traceback: str

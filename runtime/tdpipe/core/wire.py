@@ -41,12 +41,12 @@ def _decoder(kind: Any) -> Callable[[bytes], Any]:  # noqa: ANN401 - typed by `d
 
 
 def encode(message: object) -> bytes:
-    """The msgpack bytes of a message of `core`."""
+    """Encode a message of `core` as msgpack."""
     return _encoder.encode(message)
 
 
 def decode(data: bytes, kind: type[T]) -> T:
-    """The message of type `kind` in `data`.
+    """Decode a message of type `kind`.
 
     Raises:
         msgspec.ValidationError: the bytes are not such a message.

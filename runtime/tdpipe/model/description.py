@@ -1,4 +1,4 @@
-"""What a checkpoint is, read from its config before any weight is.
+"""Description of a checkpoint, read from its files before any weight is.
 
 Everything that cannot be served is refused here, so that nobody waits for a load that must fail.
 """
@@ -27,13 +27,13 @@ _CONVERT = (
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """A checkpoint's shape."""
+    """Family, sizes and limits of a checkpoint."""
 
     path: Path
     family: str
     sizes: ModelSizes
     max_context: int
-    """Tokens of prompt and output together that the positions reach."""
+    """Maximum number of tokens of prompt and output together that the positions reach."""
     eos_token_ids: tuple[int, ...]
     """Token ids that end an output, from config.json and generation_config.json."""
 
@@ -71,7 +71,7 @@ def describe_model(path: Path) -> ModelDescription:
 
 
 def check_checkpoint(path: Path, stages: int = 1) -> dict[str, Any]:
-    """Refuse a checkpoint that its files alone show to be of no use, without importing anything slow.
+    """Refuse a checkpoint that its files alone show to be unusable, without importing anything slow.
 
     Args:
         path: directory of the checkpoint.
@@ -141,9 +141,9 @@ def _with_defaults(path: Path) -> Any:  # noqa: ANN401 - transformers' configs a
 
 
 def _max_context(config: Any) -> int:  # noqa: ANN401 - transformers' configs are untyped
-    """Tokens that the positions reach, which rope scaling extends by its factor.
+    """Return the number of tokens that the positions reach, which rope scaling extends by its factor.
 
-    `yarn` counts from the original length, as `max_position_embeddings` may tell either; the lengths of `llama3` and
+    `yarn` counts from the original length, because `max_position_embeddings` may be either length; the lengths of `llama3` and
     `longrope` checkpoints are those after scaling (as vLLM reads them, config/model.py).
     """
     rope = getattr(config, "rope_parameters", None) or {}

@@ -1,4 +1,4 @@
-"""Where a stage computes and in which type."""
+"""Device and data type of a stage."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tdpipe.core.errors import SettingsError
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that `model.device` means here; `auto` is cuda where there is one.
+    """Resolve `model.device` on this machine; `auto` is cuda if there is a CUDA device.
 
     Raises:
-        SettingsError: cuda is asked for and there is none.
+        SettingsError: `cuda` is asked for, and there is no CUDA device.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
@@ -23,11 +23,11 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The type that `model.dtype` means on `device`.
+    """Resolve `model.dtype` on `device`.
 
-    `auto` is bfloat16 on GPUs that compute in it, else float32.
+    `auto` is bfloat16 on GPUs that support it, else float32.
     """
-    # Also CPUs that multiply bfloat16 faster get float32: in it alone the output equals that of
+    # CPUs get float32 even if they multiply bfloat16 faster, because only in float32 does the output equal that of
     # transformers under any batching.
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
@@ -37,7 +37,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def device_name(device: torch.device) -> str:
-    """What its maker calls the device here."""
+    """Return the maker's name of the device."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     info = Path("/proc/cpuinfo")

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 class KVCache:
-    """`blocks` blocks of `block_size` tokens in every layer of a stage.
+    """KV cache of `blocks` blocks with `block_size` tokens each in every layer of a stage.
 
-    Memory of the host is taken as blocks are first written; what was never written is garbage,
-    which no row may read.
+    The host's memory is taken only when a block is first written. A block that was never written holds garbage, which
+    no row may read.
 
     Args:
-        sizes: the model's, of which the KV heads count.
+        sizes: sizes of the model, of which the KV heads are used.
         layers: the stage's layers, numbered over the whole model.
         blocks: number of blocks.
-        block_size: tokens in a block.
-        dtype: of keys and values: the model's.
-        device: the model's.
+        block_size: number of tokens in a block.
+        dtype: data type of keys and values, which is the model's.
+        device: device of the model.
 
     Raises:
         SettingsError: there is not enough memory.
@@ -47,7 +47,7 @@ class KVCache:
         self.block_size = block_size
         self._first = layers.start
         shape = (blocks, block_size, sizes.kv_heads, sizes.head_dim)
-        # For the host's memory torch has no error of its own.
+        # torch raises no error of its own where the host's memory runs out.
         lacking = RuntimeError if device.type == "cpu" else torch.OutOfMemoryError
         self._layers = []
         for _ in layers:
@@ -65,5 +65,5 @@ class KVCache:
             self._layers.append(LayerKV(keys, values))
 
     def layer(self, number: int) -> LayerKV:
-        """The cache of layer `number`, counted over the whole model."""
+        """Return the cache of layer `number`, counted over the whole model."""
         return self._layers[number - self._first]

@@ -31,13 +31,13 @@ def load_stage(
     """Read a stage's tensors, and only these, from the checkpoint's safetensors.
 
     Args:
-        description: of the checkpoint.
+        description: description of the checkpoint.
         layers: the stage's layers.
         first: the stage embeds tokens.
         last: the stage has the final norm and the head.
-        dtype: that the weights are converted to.
-        device: that they are put on.
-        attention: how the layers attend.
+        dtype: data type that the weights are converted to.
+        device: device that the weights are put on.
+        attention: backend that computes attention.
 
     Raises:
         ModelError: a tensor is missing, has another shape than config.json says, or a file is
@@ -58,13 +58,13 @@ def load_stage(
     except Exception as error:  # safetensors', transformers' and the system's own kinds
         problem = " ".join(str(error).split())
         raise ModelError(
-            f"model.path: {description.path} cannot be loaded: {problem}; copy the checkpoint anew"
+            f"model.path: {description.path} cannot be loaded: {problem}; copy the checkpoint again"
         ) from error
     for fault in ("missing_keys", "mismatched_keys", "error_msgs"):
         if found := sorted(str(each) for each in loaded.get(fault) or ()):
             raise ModelError(
                 f"model.path: {description.path} has {fault.replace('_', ' ')}: "
-                f"{', '.join(found[:3])} ({len(found)} in all); copy the checkpoint anew"
+                f"{', '.join(found[:3])} ({len(found)} in all); copy the checkpoint again"
             )
     module.to(device).eval().requires_grad_(requires_grad=False)
     pack_linears(module)

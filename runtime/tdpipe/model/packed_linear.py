@@ -1,7 +1,8 @@
-"""Linear layers whose weights lie as oneDNN computes with them.
+"""Linear layers whose weights are stored in the layout that oneDNN computes with.
 
-torch lays a CPU's weights out anew in every product. A decode batch has so few rows that this costs up to as much as
-the product itself: with weights laid out once, at loading, products of 8 to 64 rows took 0.5 to 0.8 of the time.
+On a CPU, torch converts the weights to that layout in every product. A decode batch has so few rows that this takes up
+to as long as the product itself. With weights that are converted once, at loading, products of 8 to 64 rows took 0.5 to
+0.8 of the time.
 """
 
 from __future__ import annotations
@@ -14,26 +15,26 @@ from torch import nn
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ROWS = 32
-"""Rows of the products that the layout is chosen for."""
+_LAYOUT_ROWS = 32
+"""Number of rows of the products that the layout is chosen for."""
 
 
 class PackedLinear(nn.Module):
-    """What `linear` computes, for inference on a CPU.
+    """Linear layer that computes what `linear` does, for inference on a CPU.
 
     Args:
-        linear: of a type that `can_pack`; may be dropped afterwards, its weight is copied.
+        linear: layer whose data type `can_pack` accepts. Its weight is copied, so it may be dropped afterwards.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(  # noqa: SLF001 - torch's compiler calls it too
-            linear.weight.detach(), _ROWS
+            linear.weight.detach(), _LAYOUT_ROWS
         )
         self._bias = linear.bias
 
     def forward(self, rows: Tensor) -> Tensor:
-        """[..., out_features] of [..., in_features]."""
+        """Compute [..., out_features] from [..., in_features]."""
         output: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
             rows, self._weight, self._bias, "none", [], ""
         )

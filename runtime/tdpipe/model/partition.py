@@ -1,4 +1,4 @@
-"""Which layers each stage holds.
+"""The partition of a model's layers into stages.
 
 A pipeline runs at the pace of its slowest stage. Decode reads every weight of a stage once per
 step, so weights stand in for time: a layer costs its matrices, the head its vocabulary, and the
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def balance_layers(sizes: ModelSizes, stages: int) -> tuple[int, ...]:
-    """Layers of each stage, so that the slowest is as quick as it can be.
+    """Choose the number of layers of each stage so that the slowest stage is as quick as possible.
 
     Among such partitions it takes one with the least sum of squares: stages that are not the
     slowest are even, too.
@@ -34,7 +34,7 @@ def balance_layers(sizes: ModelSizes, stages: int) -> tuple[int, ...]:
 
 
 def balance_costs(costs: Sequence[int], stages: int) -> tuple[int, ...]:
-    """Cut `costs` into `stages` non-empty runs: least maximum first, then least sum of squares.
+    """Divide `costs` into `stages` non-empty runs: least maximum first, then least sum of squares.
 
     Both are found exactly by dynamic programming in stages * len(costs)² steps.
 
@@ -76,10 +76,10 @@ def balance_costs(costs: Sequence[int], stages: int) -> tuple[int, ...]:
 
 
 def check_partition(partition: Sequence[int], sizes: ModelSizes, stages: int) -> tuple[int, ...]:
-    """`partition` if it cuts the model's layers into `stages` non-empty runs.
+    """Return `partition` if it divides the model's layers into `stages` non-empty runs.
 
     Raises:
-        SettingsError: it does not.
+        SettingsError: it does not divide them so.
     """
     check_stages(sizes.layers, stages)
     if len(partition) != stages:

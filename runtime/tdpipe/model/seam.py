@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 ATTENTION = "tdpipe"
 """Name of the attention function in transformers' registry. No mask function has this name, so
 none is built."""
-_NEEDLESS = frozenset({"dropout", "position_ids", "use_cache", "is_causal"})
-"""Keywords that say nothing about the result of causal inference over a paged cache."""
+_IGNORED_KEYWORDS = frozenset({"dropout", "position_ids", "use_cache", "is_causal"})
+"""Keywords that have no effect on the result of causal inference over a paged cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class PagedContext:
-    """What attention needs beside a layer's queries, keys and values."""
+    """Input of attention besides a layer's queries, keys and values."""
 
     layout: BatchLayout
     kv: KVCache
@@ -48,15 +48,15 @@ def attend(
     scaling: float,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    **needless: object,
+    **ignored: object,
 ) -> tuple[Tensor, None]:
-    """The attention function of transformers' layers: [1, heads, T, head_dim] in, [1, T, heads, head_dim] out.
+    """Attention function of transformers' layers: [1, heads, T, head_dim] in, [1, T, heads, head_dim] out.
 
     Raises:
         TypeError: a layer asks for something that backends do not compute.
     """
-    if attention_mask is not None or not _NEEDLESS.issuperset(needless):
-        raise TypeError(f"attention asks for {sorted(needless)}, which no backend computes")
+    if attention_mask is not None or not _IGNORED_KEYWORDS.issuperset(ignored):
+        raise TypeError(f"attention asks for {sorted(ignored)}, which no backend computes")
     output = paged.backend.attend(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),
@@ -74,14 +74,14 @@ transformers.AttentionInterface.register(ATTENTION, attend)
 
 
 class Passthrough(nn.Module):
-    """Stands where another stage's layer would: no parameters, hands on its first input."""
+    """Replaces a layer of another stage: it has no parameters and returns its first input."""
 
     def forward(self, hidden: Tensor, *_: object, **__: object) -> Tensor:
         return hidden
 
 
 def stage_class(family: str, layers: range, *, first: bool, last: bool) -> type[Any]:
-    """The family's model with only one stage's parts.
+    """Create the class of the family's model that has only one stage's parts.
 
     Loading it reads from the checkpoint what the stage owns and nothing else.
 

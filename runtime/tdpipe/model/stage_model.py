@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class StageModel:
-    """A loaded stage.
+    """Layers of a loaded stage.
 
     Args:
         module: a loaded `stage_class`.
@@ -48,7 +48,7 @@ class StageModel:
         token_ids: Tensor | None,
         hidden: Tensor | None,
     ) -> Tensor:
-        """The stage's layers over a batch, whose keys and values go into `kv`.
+        """Run the stage's layers over a batch, whose keys and values go into `kv`.
 
         Args:
             layout: of the batch's T tokens.
@@ -72,7 +72,7 @@ class StageModel:
 
     @torch.inference_mode()
     def head(self, hidden: Tensor) -> Tensor:
-        """[K, vocab_size] float32 logits of [K, hidden_size] rows of the last stage's body."""
+        """Compute [K, vocab_size] float32 logits from [K, hidden_size] rows of the last stage's body."""
         logits: Tensor = self._head(self._norm(hidden)).float()
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap

@@ -1,4 +1,4 @@
-"""Which checkpoints may be served: those whose every feature is proved equal to transformers.
+"""The checkpoints that may be served, which are those whose every feature is proved equal to transformers.
 
 A feature that no stage implements would not fail but quietly change the output, so whatever is not
 on these lists is refused.
@@ -35,7 +35,7 @@ _UNSUPPORTED = {
 
 
 def check_supported(path: Path, config: dict[str, Any]) -> None:
-    """Refuse a checkpoint that might not be computed as its authors meant.
+    """Refuse a checkpoint that might not be computed as its authors intended.
 
     Args:
         path: the checkpoint's directory, for the message.

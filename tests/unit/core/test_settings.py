@@ -125,5 +125,5 @@ def test_a_setting_without_effect_is_refused_only_when_it_is_given(
 ) -> None:
     load_settings(None, {section: choice})
     load_settings(None, {section: of_use_to | {field: value}})
-    with pytest.raises(SettingsError, match=rf"^{section}\.{field}: is of no use .*leave it out"):
+    with pytest.raises(SettingsError, match=rf"^{section}\.{field}: has no effect .*leave it out"):
         load_settings(None, {section: choice | {field: value}})

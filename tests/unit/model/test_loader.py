@@ -87,7 +87,7 @@ def test_a_missing_tensor_is_refused_instead_of_made_up(
 def test_a_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
     path = tiny_checkpoint(tmp_path)
     change_tensors(path, "model.layers.0.mlp.up_proj.weight", torch.zeros(7, 64))
-    with pytest.raises(ModelError, match="copy the checkpoint anew") as refusal:
+    with pytest.raises(ModelError, match="copy the checkpoint again") as refusal:
         load(path, range(2), first=True, last=False)
     assert "\n" not in str(refusal.value)
 

@@ -25,12 +25,12 @@ _FIELD = "model.attention"
 
 
 def make_backend(name: str, device: torch.device) -> AttentionBackend:
-    """The backend that `name` (auto, sdpa or cpu) means on `device`.
+    """Create the backend that `name` (auto, sdpa or cpu) means on `device`.
 
-    `auto` is `cpu` on a CPU where the kernel can be built and loaded, else `sdpa`.
+    `auto` is `cpu` on a CPU if the kernel can be built and loaded, else `sdpa`.
 
     Raises:
-        SettingsError: the name is unknown, or `cpu` is asked for where it cannot run.
+        SettingsError: the name is unknown, or `cpu` is asked for and cannot run.
     """
     if name == "sdpa" or (name == "auto" and device.type != "cpu"):
         return SdpaAttention()
@@ -43,7 +43,7 @@ def make_backend(name: str, device: torch.device) -> AttentionBackend:
     except KernelUnavailableError as error:
         if name == "cpu":
             problem = f"the cpu kernel cannot be used: {error}"
-            raise SettingsError(_FIELD, problem, "or use sdpa") from error
+            raise SettingsError(_FIELD, problem, "set it to sdpa") from error
         _warn_once(str(error))
         return SdpaAttention()
 

@@ -1,4 +1,4 @@
-"""Attention by torch's scaled_dot_product_attention: the reference, and the way on any device.
+"""Attention by torch's scaled_dot_product_attention, the reference, which runs on any device.
 
 Rows are attended one by one. One call for the whole batch would need either padding or a mask over
 all pairs of the batch's tokens, and both were measured to cost several times the loop.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SdpaAttention(AttentionBackend):
-    """Row by row over gathered blocks."""
+    """Attends row by row over gathered blocks."""
 
     name: ClassVar[str] = "sdpa"
 
