@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.results_file import add_json_option, open_results_file
 from tdpipe.model.attention import AttentionBackend, BatchLayout, LayerKV, make_backend
-from tdpipe.model.attention.cpu import advise_huge_pages
+from tdpipe.model.kv_cache import advise_huge_pages
 
 _BLOCK_SIZE = 16
 

@@ -1,1 +1,1 @@
-"""The transformers seam: what a checkpoint is, a stage's layers, attention over paged KV."""
+"""Models from transformers: a checkpoint's description, a stage's layers, attention over the paged KV cache."""

@@ -1,6 +1,6 @@
-"""Description of a checkpoint, read from its files before any weight is.
+"""The description of a checkpoint, read from its config before any weights are.
 
-Everything that cannot be served is refused here, so that nobody waits for a load that must fail.
+Every checkpoint that cannot be served is refused here, so that nobody waits for a load that must fail.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tdpipe.model.support import check_supported
 if TYPE_CHECKING:
     from pathlib import Path
 
-_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth")
-_CONVERT = (
+_PICKLED_WEIGHTS = ("pytorch_model*.bin", "*.pt", "*.pth")
+_CONVERT_COMMAND = (
     'python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
     "M.from_pretrained('{path}', dtype='auto').save_pretrained('{path}-safetensors'); "
     "T.from_pretrained('{path}').save_pretrained('{path}-safetensors')\""
@@ -27,13 +27,13 @@ _CONVERT = (
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """Family, sizes and limits of a checkpoint."""
+    """The sizes and limits of a checkpoint's model."""
 
     path: Path
     family: str
     sizes: ModelSizes
     max_context: int
-    """Maximum number of tokens of prompt and output together that the positions reach."""
+    """Maximum number of tokens of prompt and output together, which the positions allow."""
     eos_token_ids: tuple[int, ...]
     """Token ids that end an output, from config.json and generation_config.json."""
 
@@ -41,15 +41,14 @@ class ModelDescription:
 def describe_model(path: Path) -> ModelDescription:
     """Read the description of the checkpoint in directory `path`.
 
-    Values that config.json leaves out are transformers' defaults of the family, as they will be
-    when the weights are loaded.
+    Values that config.json leaves out are transformers' defaults of the family, as when the weights are loaded.
 
     Raises:
-        ModelError: it is missing, broken, holds pickled weights only, or is of a kind not proved
-            equal to transformers.
+        ModelError: the checkpoint is missing or broken, has only pickled weights, or has a feature that is not
+            supported.
     """
     given = check_checkpoint(path)
-    config = _with_defaults(path)
+    config = _load_config(path)
     heads = config.num_attention_heads
     return ModelDescription(
         path=path,
@@ -71,19 +70,19 @@ def describe_model(path: Path) -> ModelDescription:
 
 
 def check_checkpoint(path: Path, stages: int = 1) -> dict[str, Any]:
-    """Refuse a checkpoint that its files alone show to be unusable, without importing anything slow.
+    """Refuse a checkpoint that cannot be served, as far as its files show it without a slow import.
 
     Args:
         path: directory of the checkpoint.
-        stages: stages that its layers are divided among.
+        stages: number of stages that its layers are divided among.
 
     Returns:
         The content of config.json.
 
     Raises:
-        ModelError: it is missing, broken, holds pickled weights only, or is of a kind not proved
-            equal to transformers.
-        SettingsError: it has fewer layers than stages.
+        ModelError: the checkpoint is missing or broken, has only pickled weights, or has a feature that is not
+            supported.
+        SettingsError: the checkpoint has fewer layers than stages.
     """
     if not path.exists():
         raise ModelError(
@@ -112,28 +111,28 @@ def _read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"model.path: {file} cannot be read: {error}; restore it") from error
     if not isinstance(content, dict):
-        raise ModelError(f"model.path: {file} holds no object; restore it")
+        raise ModelError(f"model.path: {file} is not a JSON object; restore it")
     return content
 
 
 def _check_weights(path: Path) -> None:
     if any(path.glob("*.safetensors")):
         return
-    if any(any(path.glob(pattern)) for pattern in _PICKLES):
+    if any(any(path.glob(pattern)) for pattern in _PICKLED_WEIGHTS):
         raise ModelError(
             f"model.path: {path} has only pickled weights, which can run code when loaded; "
-            f"if you trust them, convert them to safetensors: {_CONVERT.format(path=path)}"
+            f"if you trust them, convert them to safetensors: {_CONVERT_COMMAND.format(path=path)}"
         )
     raise ModelError(f"model.path: {path} has no *.safetensors; copy the weights there")
 
 
-def _with_defaults(path: Path) -> Any:  # noqa: ANN401 - transformers' configs are untyped
-    # Importing transformers takes seconds, which bad input need not wait for.
+def _load_config(path: Path) -> Any:  # noqa: ANN401 - transformers' configs are untyped
+    # Importing transformers takes seconds, for which bad input need not wait.
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except Exception as error:  # whatever its validators raise
+    except Exception as error:  # transformers' validators raise many types
         problem = " ".join(str(error).split())
         raise ModelError(
             f"model.path: {path}/config.json is not valid: {problem}; restore it"
@@ -141,10 +140,11 @@ def _with_defaults(path: Path) -> Any:  # noqa: ANN401 - transformers' configs a
 
 
 def _max_context(config: Any) -> int:  # noqa: ANN401 - transformers' configs are untyped
-    """Return the number of tokens that the positions reach, which rope scaling extends by its factor.
+    """Return the number of positions, which rope scaling extends by its factor.
 
-    `yarn` counts from the original length, because `max_position_embeddings` may be either length; the lengths of `llama3` and
-    `longrope` checkpoints are those after scaling (as vLLM reads them, config/model.py).
+    With `yarn` it is computed from the original length, because `max_position_embeddings` may be the length before or
+    after scaling. The lengths in `llama3` and `longrope` checkpoints are those after scaling (as vLLM reads them,
+    config/model.py).
     """
     rope = getattr(config, "rope_parameters", None) or {}
     length = int(config.max_position_embeddings)

@@ -1,4 +1,7 @@
-"""Device and data type of a stage."""
+"""The device that a stage computes on, and the type that it computes in.
+
+Both depend on what the machine has, so the settings' `auto` is resolved where the stage runs.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ from tdpipe.core.errors import SettingsError
 
 
 def resolve_device(name: str) -> torch.device:
-    """Resolve `model.device` on this machine; `auto` is cuda if there is a CUDA device.
+    """Return the device that the setting `model.device` means on this machine.
+
+    `auto` is cuda where a CUDA device is available, else cpu.
 
     Raises:
-        SettingsError: `cuda` is asked for, and there is no CUDA device.
+        SettingsError: `name` is cuda and there is no CUDA device.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
@@ -23,12 +28,12 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Resolve `model.dtype` on `device`.
+    """Return the type that the setting `model.dtype` means on `device`.
 
     `auto` is bfloat16 on GPUs that support it, else float32.
     """
-    # CPUs get float32 even if they multiply bfloat16 faster, because only in float32 does the output equal that of
-    # transformers under any batching.
+    # CPUs get float32 even if they multiply bfloat16 faster, because only in float32 the output
+    # equals that of transformers under any batching.
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
@@ -37,7 +42,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def device_name(device: torch.device) -> str:
-    """Return the maker's name of the device."""
+    """Return the product name of the device, such as that of the GPU or the CPU."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     info = Path("/proc/cpuinfo")

@@ -1,4 +1,7 @@
-"""Loads one stage's weights."""
+"""Loading of one stage's weights.
+
+Every stage reads only its own tensors, so stages of one model can load at once on machines that hold none of the rest.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from tdpipe.core.errors import ModelError
 from tdpipe.model.packed_linear import pack_linears
-from tdpipe.model.seam import ATTENTION, stage_class
 from tdpipe.model.stage_model import StageModel
+from tdpipe.model.transformers_adapter import ATTENTION_NAME, stage_class
 
 if TYPE_CHECKING:
     import torch
@@ -28,34 +31,34 @@ def load_stage(
     device: torch.device,
     attention: AttentionBackend,
 ) -> StageModel:
-    """Read a stage's tensors, and only these, from the checkpoint's safetensors.
+    """Read the tensors of one stage from the checkpoint's safetensors.
 
     Args:
         description: description of the checkpoint.
-        layers: the stage's layers.
-        first: the stage embeds tokens.
-        last: the stage has the final norm and the head.
-        dtype: data type that the weights are converted to.
+        layers: the stage's layers, numbered over the whole model.
+        first: whether the stage embeds tokens.
+        last: whether the stage has the final norm and the head.
+        dtype: type that the weights are converted to.
         device: device that the weights are put on.
-        attention: backend that computes attention.
+        attention: attention backend of the layers.
 
     Raises:
-        ModelError: a tensor is missing, has another shape than config.json says, or a file is
-            broken. transformers would go on with random weights for some of these.
+        ModelError: a tensor is missing or has another shape than config.json says, or a file is
+            broken. transformers would continue with random weights in some of these cases.
     """
-    disable_progress_bar()  # stages share a terminal, and bars would overwrite one another
+    disable_progress_bar()  # stages share a terminal, where their bars would overwrite one another
     Stage = stage_class(description.family, layers, first=first, last=last)  # noqa: N806 - a class
     try:
         module, loaded = Stage.from_pretrained(
             description.path,
-            attn_implementation=ATTENTION,
+            attn_implementation=ATTENTION_NAME,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
         )
-    except Exception as error:  # safetensors', transformers' and the system's own kinds
+    except Exception as error:  # safetensors, transformers and the system raise many types
         problem = " ".join(str(error).split())
         raise ModelError(
             f"model.path: {description.path} cannot be loaded: {problem}; copy the checkpoint again"

@@ -1,8 +1,8 @@
-"""The partition of a model's layers into stages.
+"""The partition of a model's layers among stages.
 
-A pipeline runs at the pace of its slowest stage. Decode reads every weight of a stage once per
-step, so weights stand in for time: a layer costs its matrices, the head its vocabulary, and the
-embedding, of which a step reads a few rows, nothing.
+A pipeline is as fast as its slowest stage. Decode reads every weight of a stage once per step, so the number of weights
+stands for time: a layer costs its matrices, the head its vocabulary, and the embedding, of which a step reads a few
+rows, nothing.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 
 def balance_layers(sizes: ModelSizes, stages: int) -> tuple[int, ...]:
-    """Choose the number of layers of each stage so that the slowest stage is as quick as possible.
+    """Return the number of layers of each stage, for which the slowest stage is as fast as possible.
 
-    Among such partitions it takes one with the least sum of squares: stages that are not the
-    slowest are even, too.
+    Among these partitions it is one with the least sum of squared costs, so the other stages are even too.
 
     Raises:
         SettingsError: there are more stages than layers.
@@ -34,26 +33,26 @@ def balance_layers(sizes: ModelSizes, stages: int) -> tuple[int, ...]:
 
 
 def balance_costs(costs: Sequence[int], stages: int) -> tuple[int, ...]:
-    """Divide `costs` into `stages` non-empty runs: least maximum first, then least sum of squares.
+    """Divide `costs` into non-empty runs with the least maximum cost and, among these, the least sum of squares.
 
     Both are found exactly by dynamic programming in stages * len(costs)² steps.
 
     Args:
-        costs: of each layer, in any unit; at least `stages` of them.
+        costs: cost of each layer, in any unit; at least `stages` of them.
         stages: number of runs.
 
     Returns:
-        Length of each run.
+        The number of layers in each run.
     """
     ends = [0, *accumulate(costs)]
     layers = len(costs)
-    least: list[float] = [float(end) for end in ends]
+    min_max_cost: list[float] = [float(end) for end in ends]
     for _ in range(1, stages):
-        least = [float("inf")] + [
-            min(max(least[cut], ends[end] - ends[cut]) for cut in range(end))
+        min_max_cost = [float("inf")] + [
+            min(max(min_max_cost[cut], ends[end] - ends[cut]) for cut in range(end))
             for end in range(1, layers + 1)
         ]
-    bound = least[layers]
+    bound = min_max_cost[layers]
 
     squares = [0.0] + [float("inf")] * layers
     cuts: list[list[int]] = []
@@ -79,19 +78,21 @@ def check_partition(partition: Sequence[int], sizes: ModelSizes, stages: int) ->
     """Return `partition` if it divides the model's layers into `stages` non-empty runs.
 
     Raises:
-        SettingsError: it does not divide them so.
+        SettingsError: the partition does not.
     """
     check_stages(sizes.layers, stages)
     if len(partition) != stages:
-        problem = f"{len(partition)} numbers for {stages} stages"
+        problem = f"it has {len(partition)} numbers for {stages} stages"
     elif min(partition) < 1:
-        problem = "a stage without a layer"
+        problem = "a stage has no layer"
     elif sum(partition) != sizes.layers:
-        problem = f"sums to {sum(partition)}, the model has {sizes.layers} layers"
+        problem = f"it sums to {sum(partition)}, but the model has {sizes.layers} layers"
     else:
         return tuple(partition)
     balanced = ",".join(str(layers) for layers in balance_layers(sizes, stages))
-    raise SettingsError("pipeline.partition", problem, f"leave it out, or give such as {balanced}")
+    raise SettingsError(
+        "pipeline.partition", problem, f"leave it out, or use one such as {balanced}"
+    )
 
 
 def check_stages(layers: int, stages: int) -> None:

@@ -1,4 +1,7 @@
-"""One stage's layers as two functions: hidden states in and out, and logits at the end."""
+"""The layers of one stage as two functions: hidden states from hidden states, and logits from hidden states.
+
+Apart from the loader, this is the only code that calls transformers' models.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tdpipe.model.seam import PagedContext, Passthrough
+from tdpipe.model.transformers_adapter import PagedContext, Passthrough
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class StageModel:
-    """Layers of a loaded stage.
+    """The loaded layers of one stage.
 
     Args:
-        module: a loaded `stage_class`.
+        module: a loaded instance of a `stage_class`.
         layers: the stage's layers, numbered over the whole model.
-        attention: how its layers attend.
+        attention: attention backend of the layers.
     """
 
     def __init__(self, module: Any, layers: range, attention: AttentionBackend) -> None:  # noqa: ANN401
@@ -34,7 +37,7 @@ class StageModel:
         self._attention = attention
         self._head = module.lm_head
         self._softcap: float | None = getattr(module.config, "final_logit_softcapping", None)
-        # Only rows to be sampled need the final norm, so it goes with the head.
+        # Only tokens that are sampled from need the final norm, so the head applies it.
         self._norm = self._body.norm
         self._body.norm = Passthrough()
 
@@ -48,14 +51,14 @@ class StageModel:
         token_ids: Tensor | None,
         hidden: Tensor | None,
     ) -> Tensor:
-        """Run the stage's layers over a batch, whose keys and values go into `kv`.
+        """Compute the stage's layers over a batch and store its keys and values in `kv`.
 
         Args:
-            layout: of the batch's T tokens.
-            kv: the stage's cache.
-            positions: [T] of each token in its sequence.
-            token_ids: [T] on the first stage, else None.
-            hidden: [T, hidden_size] from the stage before; None on the first.
+            layout: layout of the batch's T tokens.
+            kv: the stage's KV cache.
+            positions: [T] int32 position of each token in its sequence.
+            token_ids: [T] int32 on the first stage, else None.
+            hidden: [T, hidden_size] from the previous stage; None on the first stage.
 
         Returns:
             [T, hidden_size], before the final norm.
@@ -72,7 +75,7 @@ class StageModel:
 
     @torch.inference_mode()
     def head(self, hidden: Tensor) -> Tensor:
-        """Compute [K, vocab_size] float32 logits from [K, hidden_size] rows of the last stage's body."""
+        """Return [K, vocab_size] float32 logits of [K, hidden_size] outputs of the last stage's `body`."""
         logits: Tensor = self._head(self._norm(hidden)).float()
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap

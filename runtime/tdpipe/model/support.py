@@ -1,7 +1,7 @@
-"""The checkpoints that may be served, which are those whose every feature is proved equal to transformers.
+"""The checkpoints that are supported: those whose features are all tested to equal transformers.
 
-A feature that no stage implements would not fail but quietly change the output, so whatever is not
-on these lists is refused.
+A feature that stages do not implement would change the output without an error, so whatever is not on these lists is
+refused.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ FAMILIES = {
     "qwen3": "Qwen3ForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
 }
-"""`model_type` of a config and its class of transformers."""
+"""Supported values of `model_type` in config.json, and the class of transformers for each."""
 _LAYER_TYPES = ("full_attention", "sliding_attention")
 _PER_LAYER_WINDOWS = ("qwen2", "qwen3", "gemma2")
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
-"""Rotations that depend on a token's position alone; `dynamic` and `longrope` change with the
-longest sequence of a batch."""
+"""Types of rope that depend only on a token's position. `dynamic` and `longrope` depend on the longest sequence of a
+batch too."""
 _UNSUPPORTED = {
     "quantization_config": "quantized weights are not supported; serve the unquantized checkpoint",
     "is_encoder_decoder": "encoder-decoder models are not supported; serve a decoder",
@@ -35,14 +35,14 @@ _UNSUPPORTED = {
 
 
 def check_supported(path: Path, config: dict[str, Any]) -> None:
-    """Refuse a checkpoint that might not be computed as its authors intended.
+    """Refuse a checkpoint with a feature that stages do not implement.
 
     Args:
-        path: the checkpoint's directory, for the message.
+        path: directory of the checkpoint, for the message.
         config: content of its config.json.
 
     Raises:
-        ModelError: names the feature, and what is supported.
+        ModelError: the checkpoint has such a feature. The message names it and what is supported.
     """
 
     def refuse(problem: str) -> None:
@@ -54,12 +54,14 @@ def check_supported(path: Path, config: dict[str, Any]) -> None:
     for field, problem in _UNSUPPORTED.items():
         if config.get(field):
             refuse(problem)
-    wanted = FAMILIES[str(family)]
-    architectures = config.get("architectures") or [wanted]
-    if wanted not in architectures:
-        refuse(f"it is a {architectures[0]}, which generates no text; serve a {wanted}")
+    supported = FAMILIES[str(family)]
+    architectures = config.get("architectures") or [supported]
+    if supported not in architectures:
+        refuse(f"it is a {architectures[0]}, which generates no text; serve a {supported}")
     if "AutoModelForCausalLM" in (config.get("auto_map") or {}):
-        refuse("it brings its own code (auto_map), which is not run; serve one without")
+        refuse(
+            "it has its own code (auto_map), which is not run; serve a checkpoint without auto_map"
+        )
     layer_types = set(config.get("layer_types") or ())
     if unknown := sorted(layer_types.difference(_LAYER_TYPES)):
         refuse(f"layers of type {', '.join(unknown)} are not supported; serve another model")

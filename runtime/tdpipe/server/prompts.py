@@ -1,4 +1,4 @@
-"""From the prompts of a body to token ids, off the event loop.
+"""Turns the prompts of a body into token ids, off the event loop.
 
 A prompt that can never fit is refused before it costs more than one that does: by the number of its messages, or by
 the tokens of its first part.

@@ -155,8 +155,11 @@ class StageExecutor:
             tokens, logprobs = self._sampler.sample(logits, slots, positions, self._tokens)
         else:
             tokens, logprobs = positions, ()
-        # The first stage may have to embed what stands for a token that could not be sampled, until it is told to stop.
-        known = np.maximum(tokens, 0)
-        self._tokens.extend(slots, positions, known)
-        feedback = TokenFeedback(step.id, slots, self._slots.sequences[slots], positions, known)
+        # A step may embed the token of a row that could not be sampled before the controller ends the request, so it
+        # must be in the vocabulary.
+        embeddable = np.maximum(tokens, 0)
+        self._tokens.extend(slots, positions, embeddable)
+        feedback = TokenFeedback(
+            step.id, slots, self._slots.sequences[slots], positions, embeddable
+        )
         return StepOutput(step.id, tokens, logprobs), feedback

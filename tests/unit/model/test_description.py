@@ -68,14 +68,14 @@ def test_what_config_leaves_out_has_the_familys_default(tmp_path: Path) -> None:
         (None, 512),
     ],
 )
-def test_the_context_is_what_rope_scaling_reaches(
+def test_rope_scaling_extends_the_context(
     tmp_path: Path, scaling: dict[str, object] | None, context: int
 ) -> None:
     path = checkpoint(tmp_path, rope_scaling=scaling)
     assert describe_model(path).max_context == context
 
 
-def test_end_tokens_are_those_given_and_no_default_beside_them(tmp_path: Path) -> None:
+def test_end_tokens_are_those_given_without_the_default(tmp_path: Path) -> None:
     path = checkpoint(tmp_path, eos_token_id=[5, 9])
     assert describe_model(path).eos_token_ids == (5, 9)
     (path / "generation_config.json").write_text('{"eos_token_id": 7}')
@@ -139,5 +139,5 @@ def test_a_directory_without_config_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[]", "\x00"])
 def test_a_broken_config_is_refused(tmp_path: Path, content: str) -> None:
     (checkpoint(tmp_path) / "config.json").write_text(content)
-    with pytest.raises(ModelError, match=r"config\.json (cannot be read|holds no object)"):
+    with pytest.raises(ModelError, match=r"config\.json (cannot be read|is not a JSON object)"):
         describe_model(tmp_path)

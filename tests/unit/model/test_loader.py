@@ -49,17 +49,17 @@ def change_tensors(path: Path, name: str, tensor: torch.Tensor | None) -> None:
 @pytest.mark.parametrize("kind", ["llama", "qwen2-tied", "gemma2"])
 def test_a_stage_holds_its_own_weights_and_no_others(tmp_path: Path, kind: str) -> None:
     path = tiny_checkpoint(tmp_path, kind)
-    shape = describe_model(path).sizes
+    sizes = describe_model(path).sizes
     whole = weights(load(path, range(5), first=True, last=True))
     first = weights(load(path, range(2), first=True, last=False))
     middle = weights(load(path, range(2, 4), first=False, last=False))
     last = weights(load(path, range(4, 5), first=False, last=True))
-    shared = shape.vocab_size * shape.hidden_size if shape.tied else 0
+    shared = sizes.vocab_size * sizes.hidden_size if sizes.tied else 0
     assert first + middle + last == whole + shared
     assert middle < first
 
 
-def test_a_stage_does_not_miss_what_others_hold(tmp_path: Path) -> None:
+def test_a_stage_loads_without_the_tensors_of_others(tmp_path: Path) -> None:
     path = tiny_checkpoint(tmp_path)
     change_tensors(path, "model.layers.4.mlp.up_proj.weight", None)
     load(path, range(2), first=True, last=False)
@@ -75,7 +75,7 @@ def test_a_stage_does_not_miss_what_others_hold(tmp_path: Path) -> None:
         ("qwen2", "model.layers.4.self_attn.k_proj.bias"),
     ],
 )
-def test_a_missing_tensor_is_refused_instead_of_made_up(
+def test_a_missing_tensor_is_refused_instead_of_initialised(
     tmp_path: Path, kind: str, name: str
 ) -> None:
     path = tiny_checkpoint(tmp_path, kind)
@@ -100,7 +100,7 @@ def test_a_broken_file_is_refused(tmp_path: Path) -> None:
         load(path, range(2), first=True, last=False)
 
 
-def test_weights_are_converted_to_the_asked_type(tmp_path: Path) -> None:
+def test_weights_are_converted_to_the_requested_type(tmp_path: Path) -> None:
     model = load(tiny_checkpoint(tmp_path), range(5), first=True, last=True, dtype=torch.bfloat16)
     assert model.dtype == torch.bfloat16
     assert model.head(torch.zeros(1, 64, dtype=torch.bfloat16)).dtype == torch.float32

@@ -30,7 +30,7 @@ def stage_costs(costs: list[int], partition: tuple[int, ...]) -> list[int]:
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=9), st.data())
 @settings(deadline=None)
-def test_no_other_cut_has_a_quicker_slowest_stage_or_a_more_even_rest(
+def test_no_other_partition_has_a_faster_slowest_stage_or_more_even_others(
     costs: list[int], data: st.DataObject
 ) -> None:
     stages = data.draw(st.integers(1, len(costs)))
@@ -71,9 +71,9 @@ def test_more_stages_than_layers_are_refused() -> None:
 @pytest.mark.parametrize(
     ("partition", "problem"),
     [
-        ((4, 4, 0), "3 numbers for 2 stages"),
-        ((8, 0), "a stage without a layer"),
-        ((4, 5), "sums to 9, the model has 8 layers"),
+        ((4, 4, 0), "it has 3 numbers for 2 stages"),
+        ((8, 0), "a stage has no layer"),
+        ((4, 5), "it sums to 9, but the model has 8 layers"),
     ],
 )
 def test_a_partition_that_does_not_fit_is_refused_with_one_that_does(

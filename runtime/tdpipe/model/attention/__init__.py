@@ -1,6 +1,6 @@
-"""Attention backends: one contract, one factory.
+"""The attention backends and the function that chooses one.
 
-`sdpa` runs anywhere and is the reference; `cpu` is a C kernel for paged decode and ragged prefill.
+`sdpa` runs on any device and is the reference; `cpu` is a C kernel for paged decode and ragged prefill.
 """
 
 from __future__ import annotations
@@ -21,33 +21,40 @@ if TYPE_CHECKING:
 __all__ = ["AttentionBackend", "BatchLayout", "LayerKV", "make_backend"]
 
 _log = logging.getLogger(__name__)
-_FIELD = "model.attention"
+_SETTING = "model.attention"
 
 
 def make_backend(name: str, device: torch.device) -> AttentionBackend:
-    """Create the backend that `name` (auto, sdpa or cpu) means on `device`.
+    """Return the backend that the setting `model.attention` means on `device`.
 
-    `auto` is `cpu` on a CPU if the kernel can be built and loaded, else `sdpa`.
+    Args:
+        name: auto, sdpa or cpu. auto is cpu on a CPU where the kernel can be built and loaded, else sdpa.
+        device: device of the model.
 
     Raises:
-        SettingsError: the name is unknown, or `cpu` is asked for and cannot run.
+        SettingsError: the name is unknown, or it is cpu where that backend cannot run.
     """
     if name == "sdpa" or (name == "auto" and device.type != "cpu"):
         return SdpaAttention()
     if name not in ("auto", "cpu"):
-        raise SettingsError(_FIELD, f"unknown backend {name!r}", "use auto, sdpa or cpu")
+        raise SettingsError(_SETTING, f"unknown backend {name!r}", "use auto, sdpa or cpu")
     if device.type != "cpu":
-        raise SettingsError(_FIELD, f"cpu cannot attend on {device.type}", "use auto or sdpa")
+        raise SettingsError(
+            _SETTING, f"cpu cannot compute attention on {device.type}", "use auto or sdpa"
+        )
     try:
         return CpuAttention()
     except KernelUnavailableError as error:
         if name == "cpu":
             problem = f"the cpu kernel cannot be used: {error}"
-            raise SettingsError(_FIELD, problem, "set it to sdpa") from error
+            raise SettingsError(_SETTING, problem, "or use sdpa") from error
         _warn_once(str(error))
         return SdpaAttention()
 
 
 @cache
 def _warn_once(reason: str) -> None:
-    _log.warning("attention runs on sdpa, several times slower in decode: %s", reason)
+    _log.warning(
+        "attention uses sdpa, whose decode is several times slower than the cpu kernel's: %s",
+        reason,
+    )

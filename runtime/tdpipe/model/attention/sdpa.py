@@ -1,7 +1,7 @@
-"""Attention by torch's scaled_dot_product_attention, the reference, which runs on any device.
+"""The attention backend that calls torch's scaled_dot_product_attention: the reference, which runs on any device.
 
-Rows are attended one by one. One call for the whole batch would need either padding or a mask over
-all pairs of the batch's tokens, and both were measured to cost several times the loop.
+Attention is computed row by row. One call for the whole batch would need either padding or a mask over all pairs of the
+batch's tokens, and measurements showed that both cost several times as much as the loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SdpaAttention(AttentionBackend):
-    """Attends row by row over gathered blocks."""
+    """Attention that is computed row by row over gathered blocks."""
 
     name: ClassVar[str] = "sdpa"
 
@@ -51,7 +51,7 @@ class SdpaAttention(AttentionBackend):
                 continue
             row_key, row_value = key[begin:end], value[begin:end]
             if count < context:
-                # Keys before the first that the row's first query sees need not be read.
+                # Keys before the first one that the row's first query sees need not be read.
                 first = 0 if sliding_window is None else context - count + 1 - sliding_window
                 row_key, row_value = _gather(kv, layout, row, max(0, first), context)
             output[begin:end] = _attend_row(
@@ -66,12 +66,12 @@ class SdpaAttention(AttentionBackend):
 def _gather(
     kv: LayerKV, layout: BatchLayout, row: int, first: int, end: int
 ) -> tuple[Tensor, Tensor]:
-    """Keys and values of a row's positions first..end, each [end - first, kv_heads, head_dim]."""
+    """Return keys and values at positions first:end of a row, each [end - first, kv_heads, head_dim]."""
     size = layout.block_size
     skipped = first // size
     blocks = layout.block_tables[row, skipped : -(-end // size)]
-    wanted = slice(first - skipped * size, end - skipped * size)
-    return kv.keys[blocks].flatten(0, 1)[wanted], kv.values[blocks].flatten(0, 1)[wanted]
+    positions = slice(first - skipped * size, end - skipped * size)
+    return kv.keys[blocks].flatten(0, 1)[positions], kv.values[blocks].flatten(0, 1)[positions]
 
 
 def _attend_row(
@@ -83,7 +83,7 @@ def _attend_row(
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    """Attend one row's last positions over `key`, whose last is the row's last."""
+    """Compute attention of a row's last positions over `key`, which ends at the last of them."""
     count, length = query.shape[0], key.shape[0]
     q, k, v = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))
     triangular = count == length and (window is None or window >= length) and softcap is None
@@ -102,7 +102,7 @@ def _attend_row(
 
 
 def _visible(count: int, length: int, window: int | None, device: torch.device) -> Tensor:
-    """[count, length] bool: which keys each of the last `count` positions sees."""
+    """Return [count, length] bool: which keys each of the last `count` positions sees."""
     positions = torch.arange(length - count, length, device=device).unsqueeze(1)
     keys = torch.arange(length, device=device)
     visible = keys <= positions
@@ -112,7 +112,7 @@ def _visible(count: int, length: int, window: int | None, device: torch.device) 
 def _attend_capped(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, softcap: float
 ) -> Tensor:
-    """Attention with capped scores, which torch's function does not have, in float32."""
+    """Compute attention with capped scores in float32, which torch's function does not offer."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)

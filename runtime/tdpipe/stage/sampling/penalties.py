@@ -1,6 +1,6 @@
 """Penalties for tokens that a sequence already has.
 
-The tokens are counted as the sequence grows. A preempted sequence starts with all the tokens that it has, so that it is
+The tokens are counted as the sequence grows. A preempted sequence resumes with all the tokens that it has, so it is
 penalised as if it had never left.
 """
 
@@ -34,17 +34,17 @@ class TokenCounts:
 
     def __init__(self) -> None:
         self.tokens = np.zeros(0, np.int64)
-        """Distinct tokens of prompt and output, ascending."""
+        """Distinct tokens of prompt and output in ascending order."""
         self.output_counts = np.zeros(0, np.int64)
-        """How often each of them is in the output."""
+        """Number of times that each of these tokens is in the output."""
         self._counted = 0
 
     def update(self, sequence: IntArray, prompt_length: int) -> None:
-        """Count the tokens that `sequence` has more than at the last call.
+        """Count the tokens that were appended to `sequence` since the last call.
 
         Args:
             sequence: all token ids of the sequence.
-            prompt_length: how many of these are the prompt.
+            prompt_length: number of these that are the prompt.
         """
         first = self._counted
         self._counted = len(sequence)

@@ -44,7 +44,7 @@ _FILTERS = (
 class Sampler:
     """Draws the next token of each slot's sequence.
 
-    Whatever depends on the request alone is prepared when it starts, not at each of its tokens.
+    Everything that depends only on the request is prepared when it starts, instead of at each of its tokens.
 
     Args:
         slots: number of slots.
@@ -55,9 +55,9 @@ class Sampler:
         self._parameters = ParameterTable(slots)
         self._device = device
         self._biases: dict[int, tuple[Tensor, Tensor]] = {}
-        """Token ids and what is added to their logits, by slot."""
+        """Token ids and the biases of their logits, by slot."""
         self._counts: dict[int, TokenCounts] = {}
-        """Tokens that are penalised, by slot."""
+        """Counts of the tokens that are penalised, by slot."""
 
     def start(self, slot: int, params: SamplingParams) -> None:
         """Store the sampling parameters of a slot's new request."""

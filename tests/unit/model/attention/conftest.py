@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def _cpu_attention(instruction_set: InstructionSet) -> CpuAttention:
     try:
         return CpuAttention(instruction_set)
-    except ValueError as lacking:
-        pytest.skip(str(lacking))
+    except ValueError as unsupported:
+        pytest.skip(str(unsupported))
 
 
 @pytest.fixture(params=[*InstructionSet], ids=lambda one: one.name.lower())
 def cpu_attention(request: pytest.FixtureRequest) -> CpuAttention:
-    """The C kernel in every variant that this CPU runs."""
+    """The C kernel in every variant that this CPU supports."""
     return _cpu_attention(request.param)
 
 
@@ -31,13 +31,13 @@ def cpu_attention(request: pytest.FixtureRequest) -> CpuAttention:
     params=["sdpa", *InstructionSet], ids=lambda one: str(getattr(one, "name", one)).lower()
 )
 def backend(request: pytest.FixtureRequest) -> AttentionBackend:
-    """Every backend, the C kernel in every variant that this CPU runs."""
+    """Every backend, with the C kernel in every variant that this CPU supports."""
     return SdpaAttention() if request.param == "sdpa" else _cpu_attention(request.param)
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tests that want more set them; the number is restored."""
+    """Set one thread and restore the number afterwards. Tests that need more threads set them."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

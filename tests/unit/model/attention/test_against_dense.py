@@ -1,4 +1,4 @@
-"""Every backend against attention computed from its definition."""
+"""Every backend is compared with attention that is computed from its definition."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_softcap(
 def test_scores_far_from_zero(backend: AttentionBackend) -> None:
     batch = make_batch(_MIXED, Heads(4, 2, 32))
     batch.query.mul_(30.0)
-    # A weight is as uncertain as its score is absolutely: some hundreds, in float32.
+    # The relative error of a weight is the absolute error of its score, and scores are hundreds in float32.
     assert_attends(backend, batch, rounding=2e-4)
 
 

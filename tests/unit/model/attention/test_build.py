@@ -1,4 +1,4 @@
-"""Compiling and caching the kernel, with a compiler that only records what it is asked."""
+"""Compiling and caching the kernel, with a compiler that only records its calls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A compiler that writes an empty output; returns the file with a line for each output."""
+    """Set a compiler that writes empty outputs, and return the file in which it records each of them in a line."""
     record, compiler = tmp_path / "record", tmp_path / "recorder"
     record.touch()
     compiler.write_text(

@@ -1,4 +1,4 @@
-"""What the backends promise besides the numbers."""
+"""The parts of the attention contract other than the numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def attend(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("window", "softcap"), [(None, None), (40, 20.0)])
-def test_a_row_is_the_same_bits_alone_and_in_any_batch(
+def test_a_row_is_the_same_to_the_bit_alone_and_in_any_batch(
     cpu_attention: CpuAttention, window: int | None, softcap: float | None, dtype: torch.dtype
 ) -> None:
     batch = make_batch(_MIXED, _HEADS, dtype=dtype)
@@ -69,7 +69,7 @@ def test_only_the_mapped_slots_are_written(backend: AttentionBackend) -> None:
         torch.testing.assert_close(cache, old, rtol=0, atol=0, equal_nan=True)
 
 
-def test_views_of_any_strides_are_attended(backend: AttentionBackend) -> None:
+def test_views_may_have_any_strides(backend: AttentionBackend) -> None:
     batch = make_batch(_MIXED, _HEADS)
     expected = attend(backend, batch.with_copied_cache())
     tokens = batch.query.shape[0]
@@ -118,7 +118,7 @@ def test_an_empty_batch_gives_an_empty_result(backend: AttentionBackend) -> None
 @pytest.mark.parametrize(
     ("dtype", "dim"), [(torch.float16, 32), (torch.float64, 32), (torch.float32, 320)]
 )
-def test_what_the_kernel_does_not_serve_goes_to_sdpa(
+def test_batches_that_the_kernel_does_not_support_go_to_sdpa(
     cpu_attention: CpuAttention, dtype: torch.dtype, dim: int
 ) -> None:
     batch = make_batch(_MIXED, Heads(4, 2, dim), dtype=dtype)
@@ -145,7 +145,7 @@ def _with(layout: BatchLayout, field: str, index: int | tuple[int, int], entry: 
         ("query_start", 0, -1),
     ],
 )
-def test_a_layout_that_leaves_its_memory_is_refused(
+def test_a_layout_that_refers_to_other_memory_is_refused(
     cpu_attention: CpuAttention, field: str, index: int | tuple[int, int], entry: int
 ) -> None:
     batch = make_batch(_MIXED, _HEADS)
@@ -161,7 +161,7 @@ def test_tensors_that_do_not_fit_the_cache_are_refused(cpu_attention: CpuAttenti
     with pytest.raises(ValueError, match="KV cache"):
         attend(cpu_attention, replace(batch, kv=halved))
     mixed = LayerKV(batch.kv.keys.bfloat16(), batch.kv.values.bfloat16())
-    with pytest.raises(ValueError, match="one dtype"):
+    with pytest.raises(ValueError, match="the same dtype"):
         attend(cpu_attention, replace(batch, kv=mixed))
     with pytest.raises(ValueError, match="int32"):
         attend(

@@ -27,5 +27,5 @@ def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
 
 
 def test_the_cpu_kernel_is_refused_on_a_gpu() -> None:
-    with pytest.raises(SettingsError, match="cannot attend on cuda"):
+    with pytest.raises(SettingsError, match="cannot compute attention on cuda"):
         make_backend("cpu", torch.device("cuda"))

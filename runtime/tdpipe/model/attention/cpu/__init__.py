@@ -1,9 +1,4 @@
-"""Attention on CPUs by a plain C kernel.
+"""Attention on CPUs by a C kernel.
 
-Torch has no paged attention on CPUs, and gathering blocks for each row costs several times the
-attention itself.
+torch has no paged attention on CPUs, and gathering the blocks of each row costs several times as much as the attention.
 """
-
-from tdpipe.model.attention.cpu.huge_pages import advise_huge_pages
-
-__all__ = ["advise_huge_pages"]

@@ -1,6 +1,6 @@
-"""The C kernel behind the attention contract.
+"""The attention backend that calls the C kernel.
 
-It is called by ctypes, which needs no headers of Python or torch and releases the GIL for the call.
+It uses ctypes, which needs no headers of Python or torch and releases the GIL during the call.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PROBLEMS = {
 
 
 class InstructionSet(IntEnum):
-    """Variants of the kernel, the quickest last; numbered as in dispatch.c."""
+    """The variants of the kernel, ordered from slowest to fastest and numbered as in dispatch.c."""
 
     PORTABLE = 0
     AVX2 = 1
@@ -41,7 +41,7 @@ class InstructionSet(IntEnum):
 
 
 class _Call(ctypes.Structure):
-    """Mirror of tdpipe_call in kernel.h."""
+    """The structure tdpipe_call of kernel.h."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("query", "key", "value", "keys", "values")),
@@ -59,18 +59,17 @@ class _Call(ctypes.Structure):
 
 
 class CpuAttention(AttentionBackend):
-    """Paged attention of decode and prefill rows in C, on torch's number of threads.
+    """Paged attention of decode and prefill rows in C, on as many threads as torch uses.
 
-    A row's result is the same bits whatever else is in the batch and however many threads compute
-    it. What the kernel does not serve (dtypes other than float32 and bfloat16, heads wider than
-    256) goes to sdpa.
+    A row's result is the same to the bit, whatever else is in the batch and however many threads compute it. Batches
+    that the kernel does not support (dtypes other than float32 and bfloat16, heads wider than 256) go to sdpa.
 
     Args:
-        instruction_set: variant to run; None takes the best that the CPU has.
+        instruction_set: variant to run; None for the fastest that the CPU supports.
 
     Raises:
-        KernelUnavailableError: the kernel cannot be built or loaded here.
-        ValueError: the CPU lacks `instruction_set`.
+        KernelUnavailableError: the kernel cannot be built or loaded on this machine.
+        ValueError: the CPU does not support `instruction_set`.
     """
 
     name: ClassVar[str] = "cpu"
@@ -82,7 +81,7 @@ class CpuAttention(AttentionBackend):
             instruction_set = max(supported)
         elif instruction_set not in supported:
             raise ValueError(
-                f"this CPU lacks {instruction_set.name}; leave instruction_set out to take its best"
+                f"this CPU does not support {instruction_set.name}; leave instruction_set out"
             )
         self.instruction_set = instruction_set
         self._attend = library.tdpipe_attend
@@ -158,20 +157,20 @@ def _load(library: Path) -> ctypes.CDLL:
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, kv: LayerKV, layout: BatchLayout) -> None:
-    """Refuse what would make the kernel read or write memory that is not the tensors'."""
+    """Refuse inputs with which the kernel would access memory outside the tensors."""
     shapes = f"query {[*query.shape]}, key {[*key.shape]}, value {[*value.shape]}"
     if key.shape != value.shape or query.shape[::2] != key.shape[::2]:
         raise ValueError(f"{shapes} do not fit together")
     if query.shape[0] != layout.tokens or query.shape[1] % key.shape[1]:
-        raise ValueError(f"{shapes} are not {layout.tokens} tokens with whole groups of heads")
+        raise ValueError(f"{shapes} do not have {layout.tokens} tokens and whole groups of heads")
     if kv.keys.shape[1:] != (layout.block_size, *key.shape[1:]):
         raise ValueError(f"KV cache {[*kv.keys.shape]} does not fit {shapes}")
     if kv.keys.shape != kv.values.shape or kv.keys.stride() != kv.values.stride():
-        raise ValueError("keys and values of the KV cache must have one shape and layout")
+        raise ValueError("keys and values of the KV cache must have the same shape and strides")
     if kv.keys.stride(3) != 1:
         raise ValueError("the KV cache must be contiguous within a head")
     if {key.dtype, value.dtype, kv.keys.dtype, kv.values.dtype} != {query.dtype}:
-        raise ValueError("query, key, value and KV cache must have one dtype")
+        raise ValueError("query, key, value and KV cache must have the same dtype")
     indices = (layout.query_start, layout.context_len, layout.block_tables)
     if any(index.dtype != torch.int32 for index in indices):
         raise ValueError("query_start, context_len and block_tables must be int32")
@@ -180,5 +179,5 @@ def _check(query: Tensor, key: Tensor, value: Tensor, kv: LayerKV, layout: Batch
     rows = min(layout.query_start.shape[0] - 1, *(index.shape[0] for index in indices[1:]))
     if rows < layout.rows or layout.slot_mapping.shape[0] < layout.tokens:
         raise ValueError(
-            f"the layout has less than its {layout.rows} rows or {layout.tokens} tokens"
+            f"the layout's tensors are shorter than its {layout.rows} rows or {layout.tokens} tokens"
         )

@@ -1,8 +1,8 @@
-"""Compiles the kernel on first use and keeps the library in the user's cache.
+"""The build of the kernel, which is compiled on first use and kept in the user's cache.
 
-A wheel with a compiled kernel would have to be built for every platform; a few seconds of a
-compiler once per machine are cheaper. The library carries every instruction set and picks by the
-CPU it runs on, so a cache shared by unlike machines is safe.
+A wheel with a compiled kernel would have to be built for every platform; compiling for a few seconds once per machine
+is cheaper. The library has a variant for every instruction set and chooses one by the CPU that it runs on, so machines
+with different CPUs can share a cache.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _X86_VARIANTS = {
 
 
 class KernelUnavailableError(Exception):
-    """The kernel cannot be built or loaded here; the text names the reason and the remedy in one line."""
+    """The kernel cannot be built or loaded on this machine. The message gives the reason and the remedy in one line."""
 
 
 def build() -> Path:
-    """Path of the compiled library, built unless the cache has it.
+    """Return the path of the compiled library, and build it first unless it is in the cache.
 
     Raises:
-        KernelUnavailableError: no compiler is found, it fails, or the cache cannot be written.
+        KernelUnavailableError: there is no compiler, it fails, or the cache cannot be written.
     """
     compiler = _find_compiler()
     commands = _commands(compiler)
@@ -47,7 +47,7 @@ def build() -> Path:
         with tempfile.TemporaryDirectory(dir=library.parent, prefix="build-") as scratch:
             _run_all(commands[:-1], Path(scratch))
             _run_all(commands[-1:], Path(scratch))
-            # Atomic, so that processes which build at once each leave a whole library.
+            # The move is atomic, so processes that build at the same time always leave a complete library.
             os.replace(Path(scratch) / "attention.so", library)
     except OSError as error:
         problem = f"cannot build in {library.parent} ({error.strerror})"
@@ -61,7 +61,7 @@ def _find_compiler() -> list[str]:
         command = shlex.split(candidate)
         if command and (found := shutil.which(command[0])):
             return [found, *command[1:]]
-    raise KernelUnavailableError("no C compiler found; `apt-get install gcc` or set CC")
+    raise KernelUnavailableError("no C compiler found; run `apt-get install gcc` or set CC")
 
 
 def _cache_directory() -> Path:
@@ -70,7 +70,7 @@ def _cache_directory() -> Path:
 
 
 def _commands(compiler: list[str]) -> list[list[str]]:
-    """One command per object file, then the one that links them."""
+    """Return one command per object file, followed by the command that links them."""
     variants: dict[str, tuple[str, ...]] = {"portable": ()}
     if platform.machine() in ("x86_64", "AMD64"):
         variants |= _X86_VARIANTS
@@ -94,7 +94,7 @@ def _fingerprint(compiler: list[str], commands: list[list[str]]) -> str:
 
 
 def _run_all(commands: list[list[str]], directory: Path) -> None:
-    """Run commands side by side in `directory`."""
+    """Run commands in parallel in `directory`."""
     running = [
         subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for command in commands

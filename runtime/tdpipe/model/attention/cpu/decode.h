@@ -1,20 +1,20 @@
-/* Decode: one query per row, few lanes per key, so memory is the bound. The cache is streamed in
-   the order of addresses, all heads of a token together, four tokens at a time, each read once for
-   all lanes and fetched a tile ahead. */
+/* Decode: a row has one query and a key has few lanes, so memory bandwidth is the limit. The cache
+   is streamed in the order of addresses, all heads of a token together and four tokens at a time.
+   Each token is read once for all lanes and prefetched one tile ahead. */
 #pragma once
 
 #include "lane.h"
 
-/* Lanes that share one load of keys: with four keys each, what the registers hold. */
+/* Lanes that share one load of four keys: as many as the registers hold. */
 #if LANES == 16 || defined(__aarch64__)
 enum { LANE_BLOCK = 4 };
 #else
 enum { LANE_BLOCK = 2 };
 #endif
 
-/* A register of float32, or of bfloat16 pairs split into even and odd elements: cheaper than
-   widening in order, and a dot product does not care as long as queries and outputs are split
-   alike. */
+/* Loads a register of float32, or of bfloat16 pairs that are split into even and odd elements. The
+   split is cheaper than widening in order, and it does not change a dot product as long as queries
+   and outputs are split in the same way. */
 INLINE void load_unit(const char *from, vec out[2], const int bf16) {
     vec words = load(from);
     out[0] = bf16 ? (vec)((uvec)words << 16) : words;
@@ -27,12 +27,12 @@ INLINE void load_tail(const char *from, int bytes, vec out[2], const int bf16) {
     load_unit((const char *)&words, out, bf16);
 }
 
-/* Where element d of a vector lies once its units are split. */
+/* Index of element d of a vector after its units are split. */
 INLINE int split_index(int d, const int bf16) {
     return bf16 ? d / (2 * LANES) * 2 * LANES + d % 2 * LANES + d % (2 * LANES) / 2 : d;
 }
 
-/* Scores of `lanes` queries against four keys. */
+/* Computes the scores of `lanes` queries for four keys. */
 INLINE void dot_block(const char *const keys[4], const float *query, int padded, int head_dim,
                       float *scores, const int lanes, const int bf16) {
     const int halves = bf16 ? 2 : 1, unit = halves * LANES;
@@ -114,8 +114,8 @@ INLINE void weigh_block(const char *const values[4], const float *weights, float
         }                                    \
     }
 
-/* Turns a tile's scores of one lane into weights; returns the factor that corrects the lane's
-   earlier sums. */
+/* Converts the scores of one lane in a tile to weights, and returns the factor that corrects the
+   lane's earlier sums. */
 INLINE float weigh_scores(const tdpipe_call *call, float *scores, int count, float *peak,
                           float *total) {
     if (call->softcap > 0)
@@ -137,9 +137,9 @@ INLINE float weigh_scores(const tdpipe_call *call, float *scores, int count, flo
     return correction;
 }
 
-/* Tokens of one tile of an item. */
+/* The tokens of one tile of an item. */
 typedef struct {
-    int64_t offsets[TDPIPE_KEY_TILE]; /* of their first head, in elements */
+    int64_t offsets[TDPIPE_KEY_TILE]; /* offset of each token's first head, in elements */
     int count;
 } token_tile;
 
@@ -150,21 +150,21 @@ INLINE void locate_tile(const tdpipe_call *call, const tdpipe_item *item, int64_
     locate_tokens(call, item->row, first, tile->count, tile->offsets);
     for (int k = 0; k < tile->count; k++)
         tile->offsets[k] += item->head_begin * call->cache_head_stride;
-    /* The last block of four repeats the last token: its scores are masked, so its weights are
-       zero. */
+    /* The last group of four is filled with the last token. The scores of the copies are masked, so
+       their weights are zero. */
     for (int k = tile->count; k % 4; k++) tile->offsets[k] = tile->offsets[k - 1];
 }
 
-/* Bytes of a token up to which it is fetched. Longer runs the hardware sees by itself, and a tile
-   of them would push out what it is fetched beside. */
-enum { FETCHED_BYTES = 2048 };
+/* Maximum number of bytes of a token that is prefetched. The hardware detects longer runs by
+   itself, and a tile of them would evict the tile that is being computed. */
+enum { MAX_PREFETCH_BYTES = 2048 };
 
-/* Begins to load four tokens into the second level of cache, which has room for what is a tile
-   ahead. The hardware makes little of short runs at scattered addresses: without this, decode with
-   4 kv heads of 64 took 1.6 times as long in float32 and 1.5 times in bfloat16. */
-INLINE void fetch_tokens(const void *cache, const token_tile *tile, int k, int64_t bytes,
+/* Starts to load four tokens into the second-level cache, which has room for the next tile. The
+   hardware does not prefetch short runs at scattered addresses well: without this, decode with 4 kv
+   heads of 64 took 1.6 times as long in float32 and 1.5 times in bfloat16. */
+INLINE void prefetch_tokens(const void *cache, const token_tile *tile, int k, int64_t bytes,
                          const int bf16) {
-    if (bytes > FETCHED_BYTES) return;
+    if (bytes > MAX_PREFETCH_BYTES) return;
     for (int i = k; i < k + 4 && i < tile->count; i++) {
         const char *from = (const char *)cache + tile->offsets[i] * (bf16 ? 2 : 4);
         for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 2);
@@ -203,7 +203,7 @@ INLINE void stream(const tdpipe_call *call, const tdpipe_item *item, const tdpip
             locate_tile(call, next, window_start(call, call->context_len[next->row] - 1), &ahead);
         else ahead.count = 0;
         for (int k = 0; k < count; k += 4) {
-            fetch_tokens(call->values, &tile, k, bytes, bf16);
+            prefetch_tokens(call->values, &tile, k, bytes, bf16);
             for (int head = 0; head < heads; head++) {
                 const char *keys[4];
                 UNROLL
@@ -223,7 +223,7 @@ INLINE void stream(const tdpipe_call *call, const tdpipe_item *item, const tdpip
                 for (int d = 0; d < padded; d++) sums[lane * padded + d] *= correction;
         }
         for (int k = 0; k < count; k += 4) {
-            fetch_tokens(call->keys, &ahead, k, bytes, bf16);
+            prefetch_tokens(call->keys, &ahead, k, bytes, bf16);
             for (int head = 0; head < heads; head++) {
                 const char *values[4];
                 UNROLL
@@ -237,7 +237,7 @@ INLINE void stream(const tdpipe_call *call, const tdpipe_item *item, const tdpip
             }
         }
         for (int k = (count + 3) / 4 * 4; k < ahead.count; k += 4)
-            fetch_tokens(call->keys, &ahead, k, bytes, bf16);
+            prefetch_tokens(call->keys, &ahead, k, bytes, bf16);
     }
     for (int lane = 0; lane < lanes; lane++) {
         void *to = output_at(call, item, item->head_begin + lane / group, lane % group, bf16);

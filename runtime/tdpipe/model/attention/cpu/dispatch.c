@@ -1,7 +1,7 @@
-/* The library's entry: checks a call, stores its keys and values, cuts it into items and hands
-   these to threads. How a call is cut depends on its rows and threads, but what an item computes
-   for a lane depends on the lane's own row alone, so a row's result is the same bits in any
-   batch. */
+/* The library's entry point: checks a call, stores its keys and values, divides it into items and
+   gives these to threads. The division depends on the rows and threads of the call, but what an
+   item computes for a lane depends only on the lane's own row, so a row's result is the same to the
+   bit in any batch. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +30,7 @@ static tdpipe_attend_item *variant(int isa) {
 
 int tdpipe_supports(int isa) { return variant(isa) != 0; }
 
-/* A bad table would read or overwrite other memory; checking costs a few microseconds. */
+/* An invalid table would make the kernel access other memory; the check takes microseconds. */
 static int check(const tdpipe_call *call) {
     const int64_t slots = call->num_blocks * call->block_size;
     for (int64_t token = 0; token < call->tokens; token++)
@@ -65,15 +65,15 @@ static void store_token(const tdpipe_call *call, int64_t token) {
     }
 }
 
-/* Writes the items of all rows unless `items` is null; returns their number. */
+/* Writes the items of all rows unless `items` is null, and returns their number. */
 static int64_t plan(const tdpipe_call *call, tdpipe_item *items) {
     const int64_t group = call->query_heads / call->kv_heads;
-    const int64_t most = group > TDPIPE_STREAM_LANES ? 1 : TDPIPE_STREAM_LANES / group;
-    /* All heads of a token lie side by side and are best read together, but few rows must be split
-       by heads to occupy every thread. */
+    const int64_t max_heads = group > TDPIPE_STREAM_LANES ? 1 : TDPIPE_STREAM_LANES / group;
+    /* All heads of a token are next to each other in memory and are best read together, but a batch
+       of few rows must be divided by heads to occupy every thread. */
     int64_t heads =
         call->threads > 1 ? (call->kv_heads * call->rows) / (4 * call->threads) : call->kv_heads;
-    heads = heads < 1 ? 1 : heads > most ? most : heads;
+    heads = heads < 1 ? 1 : heads > max_heads ? max_heads : heads;
     int64_t count = 0;
     for (int64_t row = 0; row < call->rows; row++) {
         const int64_t queries = call->query_start[row + 1] - call->query_start[row];
@@ -99,7 +99,8 @@ static int64_t plan(const tdpipe_call *call, tdpipe_item *items) {
     return count;
 }
 
-/* Threads take items in turn, so the next of a thread is as many items on as there are threads. */
+/* Threads take items in turn, so the next item of a thread comes as many items later as there are
+   threads. */
 static const tdpipe_item *after(const tdpipe_item *items, int64_t count, int64_t i,
                                 int64_t threads) {
     return i + threads < count && items[i + threads].streaming ? items + i + threads : 0;

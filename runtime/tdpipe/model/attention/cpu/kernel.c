@@ -1,10 +1,10 @@
-/* Attention of one item over the paged KV cache, compiled once for every instruction set. Both ways
-   keep a running softmax over tiles of keys, and sum in float32. */
+/* Attention of one item over the paged KV cache, compiled once for every instruction set. Decode
+   and prefill both keep a running softmax over tiles of keys, and sum in float32. */
 
 #include "decode.h"
 #include "prefill.h"
 
-/* Apart, so that a decode does not reserve a prefill's stack. */
+/* Separate functions, so that a decode does not reserve the stack of a prefill. */
 static __attribute__((noinline)) void stream_f32(const tdpipe_call *c, const tdpipe_item *i,
                                                  const tdpipe_item *next) {
     stream(c, i, next, 0);

@@ -1,4 +1,4 @@
-/* What the dispatcher and the kernel's variants share. Strides count elements. */
+/* Types and limits that the dispatcher and the kernel's variants share. Strides count elements. */
 #pragma once
 
 #include <stdint.h>
@@ -22,16 +22,16 @@ typedef struct {
     float softcap; /* 0: none */
 } tdpipe_call;
 
-/* A piece of work that one thread does alone: lanes of one row against some of its kv heads. A lane
-   is one query vector: lane l of kv head h is query l / group, query head h * group + l % group. */
+/* A unit of work for one thread: lanes of one row and some of its kv heads. A lane is one query
+   vector: lane l of kv head h is query l / group, query head h * group + l % group. */
 typedef struct {
     int32_t row;
-    int32_t head_begin, head_end; /* kv heads */
-    int32_t lane_begin, lane_end; /* of every kv head */
+    int32_t head_begin, head_end; /* range of kv heads */
+    int32_t lane_begin, lane_end; /* range of lanes of every kv head */
     int32_t streaming;            /* decode: read the cache once, front to back */
 } tdpipe_item;
 
-/* `next` is what the thread will probably be given next, or null; it is streaming. */
+/* `next` is the item that the thread will probably get next, if that is streaming, else null. */
 typedef void tdpipe_attend_item(const tdpipe_call *call, const tdpipe_item *item,
                                 const tdpipe_item *next);
 
@@ -40,6 +40,6 @@ enum {
     TDPIPE_KEY_TILE = 64,     /* keys between two corrections of the running softmax */
     TDPIPE_TILE_LANES = 48,   /* lanes that share one read of a prefill row's keys */
     TDPIPE_STREAM_LANES = 64, /* lanes that share one pass over a decode row's keys */
-    /* Query heads per kv head; larger groups were quicker as a lane tile. */
+    /* Query heads per kv head; larger groups were faster as a tile of lanes. */
     TDPIPE_MAX_STREAM_GROUP = 12,
 };

@@ -1,5 +1,4 @@
-/* Reading and writing what a lane names: queries, outputs, and where a row's tokens lie in the
- * cache. */
+/* Access to a lane's query and output, and the places of a row's tokens in the cache. */
 #pragma once
 
 #include <stdint.h>
@@ -8,7 +7,7 @@
 #include "kernel.h"
 #include "vector.h"
 
-#define MASKED (-1e30f) /* finite, so that a tile in which a lane sees nothing gives no NaN */
+#define MASKED (-1e30f) /* finite, so that a tile in which a lane sees no key gives no NaN */
 
 INLINE float load_element(const void *from, int64_t index, const int bf16) {
     if (!bf16) return ((const float *)from)[index];
@@ -18,7 +17,7 @@ INLINE float load_element(const void *from, int64_t index, const int bf16) {
     return value;
 }
 
-/* Rounds to the nearest even bfloat16, as torch does. */
+/* Rounds to the nearest bfloat16, and ties to even, as torch does. */
 INLINE void store_element(void *to, int64_t index, float value, const int bf16) {
     if (!bf16) {
         ((float *)to)[index] = value;

@@ -1,11 +1,11 @@
-/* Prefill: many lanes per key, so arithmetic is the bound. Lanes of one kv head lie along the
-   vector registers, keys and values are broadcast, and the softmax needs no sum across a
-   register. */
+/* Prefill: a key has many lanes, so arithmetic is the limit. The vector registers hold lanes of one
+   kv head, keys and values are broadcast, and the softmax needs no sum across a register. */
 #pragma once
 
 #include "lane.h"
 
-/* Rows of a product: with three registers of lanes each, what the registers hold. */
+/* Rows of a product that are computed together, with three registers of lanes each: as many as the
+   registers hold. */
 #if LANES == 16 || defined(__aarch64__)
 enum { ROW_BLOCK = 8 };
 #else
@@ -18,7 +18,7 @@ typedef struct {
     ALIGNED lane_row query[TDPIPE_MAX_HEAD_DIM]; /* scaled, transposed */
     ALIGNED lane_row sums[TDPIPE_MAX_HEAD_DIM];  /* transposed */
     ALIGNED lane_row scores[TDPIPE_KEY_TILE];
-    float packed[TDPIPE_KEY_TILE * TDPIPE_MAX_HEAD_DIM]; /* the tile's keys, then its values */
+    float packed[TDPIPE_KEY_TILE * TDPIPE_MAX_HEAD_DIM]; /* the tile's keys, and later its values */
     ALIGNED lane_row peak, total, correction;
     ALIGNED int32_t position[TDPIPE_TILE_LANES];
 } lane_tile;
@@ -70,7 +70,8 @@ INLINE void multiply(lane_row *out, const float *carry, const float *left, int r
     }
 }
 
-/* Copies one head of `count` tokens as float32; zeroes pad both sides to whole row blocks. */
+/* Copies one head of `count` tokens as float32, padded with zeros to whole row blocks in both
+   dimensions. */
 INLINE void pack(float *packed, const void *cache, const int64_t *tokens, int count, int head_dim,
                  int padded, const int bf16) {
     for (int k = 0; k < count; k++) {
@@ -82,8 +83,8 @@ INLINE void pack(float *packed, const void *cache, const int64_t *tokens, int co
         packed[d] = 0;
 }
 
-/* Masks and turns a tile's scores into weights, and sets the correction of every lane's earlier
-   sums. */
+/* Masks the scores of a tile, converts them to weights, and sets the factor that corrects each
+   lane's earlier sums. */
 INLINE void weigh_tile(const tdpipe_call *call, lane_tile *tile, int64_t first, int count,
                        int lanes, int masked) {
     const int32_t window = call->window ? (int32_t)call->window : INT32_MAX;
@@ -127,7 +128,7 @@ INLINE void attend_tile(const tdpipe_call *call, const tdpipe_item *item, const 
     lane_tile tile;
 
     for (int lane = 0; lane < lanes; lane++) {
-        /* Lanes past the end repeat the last one; their results are not stored. */
+        /* Lanes after the end are copies of the last one, and their results are not stored. */
         const int source = item->lane_begin + (lane < used ? lane : used - 1);
         const char *from = query_at(call, item, head, source, bf16);
         for (int d = 0; d < head_dim; d++)

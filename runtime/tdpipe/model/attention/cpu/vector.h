@@ -1,5 +1,6 @@
-/* Vectors of the widest registers that this compilation may use, by the compilers' vector
-   extensions rather than intrinsics, so that one source serves AVX-512, AVX2, SSE2 and NEON. */
+/* Vectors as wide as the registers that this compilation may use. They are written with the
+   compilers' vector extensions instead of intrinsics, so that one source is for AVX-512, AVX2, SSE2
+   and NEON. */
 #pragma once
 
 #include <stdint.h>
@@ -22,7 +23,7 @@ typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 typedef uint32_t uvec __attribute__((vector_size(4 * LANES)));
 typedef float vec4 __attribute__((vector_size(16)));
 
-/* Within every 128 bits: elements i and j of a, then k and l of b. */
+/* Indices that select, within every 128 bits, elements i and j of a, then k and l of b. */
 #if LANES == 16
 #define QUADS(i, j, k, l)                                                                     \
     i, j, 16 + k, 16 + l, 4 + i, 4 + j, 20 + k, 20 + l, 8 + i, 8 + j, 24 + k, 24 + l, 12 + i, \
@@ -54,7 +55,7 @@ INLINE vec select(ivec mask, vec yes, vec no) {
 
 INLINE vec maximum(vec a, vec b) { return select(a > b, a, b); }
 
-/* Adds the register's quarters of 128 bits. */
+/* Adds the parts of 128 bits that a register has. */
 INLINE vec4 fold(vec a) {
     vec4 quarter[LANES / 4];
     memcpy(quarter, &a, sizeof quarter);
@@ -87,10 +88,10 @@ INLINE float peak_of(vec a) {
     return peak;
 }
 
-/* e^x for x <= 0 to two units in the last place (Cephes' expf); exactly 0 below the smallest normal
-   float, so that masked scores weigh nothing. NaN stays NaN. */
+/* e^x for x <= 0 with an error of up to two units in the last place (Cephes' expf). It is exactly 0
+   below the smallest normal float, so that masked scores have no weight. NaN stays NaN. */
 INLINE vec exp_nonpositive(vec x) {
-    /* 1.5 * 2^23: adding it leaves the rounded integer in the low bits. */
+    /* Adding 1.5 * 2^23 leaves the rounded integer in the low bits. */
     const vec shifter = splat(12582912.0f);
     vec shifted = x * 1.44269504088896341f + shifter;
     vec n = shifted - shifter;
@@ -102,7 +103,7 @@ INLINE vec exp_nonpositive(vec x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    /* Unsigned, for what is discarded below may wrap. */
+    /* Unsigned, because values that are discarded below may wrap around. */
     vec power = (vec)((uvec)p + ((uvec)shifted << 23));
     return (vec)(~(x < -87.0f) & (ivec)power);
 }
@@ -112,7 +113,7 @@ INLINE vec tanh_(vec x) {
     vec size = (vec)((ivec)x ^ sign);
     vec e = exp_nonpositive(size * -2.0f);
     vec large = (1.0f - e) / (1.0f + e);
-    /* The quotient loses digits near 0, where scores are most: there its Taylor series. */
+    /* Near 0, where most scores are, the quotient loses digits, so the Taylor series is used. */
     vec s = size * size;
     vec series = -0.333333333f + s * (0.133333333f + s * (-0.0539682540f + s * 0.0218694885f));
     vec small = size + size * s * series;
