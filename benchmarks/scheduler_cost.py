@@ -28,7 +28,7 @@ from tdpipe.simulation.stage_timeline import ControlOnStage
 
 _PROMPT = 100
 _OUTPUT = 400
-_NOW = 1e6
+_CLOCK = 1e6
 """Current time in seconds. The last arrival is so long ago that the scheduler expects no more requests, which is its
 most expensive case."""
 TARGET = ControlOnStage(100e-6, 0.5e-6)
@@ -101,7 +101,7 @@ def measure(scheduler: Scheduler, running: int, steps: int) -> Costs:
     costs = Costs()
     while len(costs.decode) + len(costs.other) < steps:
         begin = time.thread_time()
-        step = scheduler.next_step(_NOW)
+        step = scheduler.next_step(_CLOCK)
         took = time.thread_time() - begin
         if isinstance(step, Step):
             in_flight.append(step)

@@ -6,6 +6,8 @@ once.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from tdpipe.pipeline.checkpoint_stages import CheckpointStages
 
 _log = logging.getLogger(__name__)
+_M_MMAP_THRESHOLD = -3
+"""Number of the parameter in glibc's malloc.h."""
+_LARGE_BUFFER_BYTES = 2**18
 _HEALTH_CHECK_SECONDS = 0.5
 """Time between checks of the engine's health."""
 
@@ -42,6 +47,7 @@ def run_server(settings: Settings) -> None:
     """
     server_settings = settings.server
     _check_model(settings)
+    _return_large_buffers()
     report, serving = StartupReport(), Serving()
     listener = listen(server_settings)
     server = HttpServer(create_app(serving, server_settings.cors_origins), listener)
@@ -87,6 +93,15 @@ def _wait_for_failure(engine: EnginePort, server: HttpServer) -> str:
         if (error := engine.health().error) is not None:
             return error
     return "the HTTP server stopped unexpectedly; see the log"
+
+
+def _return_large_buffers() -> None:
+    """Let glibc give the memory of large request bodies back to the system.
+
+    By default it keeps buffers up to the size of the largest one that was ever freed (mallopt(3), M_MMAP_THRESHOLD).
+    """
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries do without
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BUFFER_BYTES)
 
 
 def _check_model(settings: Settings) -> None:
