@@ -14,7 +14,6 @@ from tdpipe.core.errors import SettingsError
 from tdpipe.model.attention import make_backend
 from tdpipe.model.device import resolve_dtype
 from tdpipe.model.kv_cache import KVCache
-from tdpipe.model.loader import load_stage
 from tdpipe.model.partition import balance_layers, check_partition
 from tdpipe.pipeline.kv_budget import KVBudget
 from tdpipe.stage.executor import StageExecutor
@@ -76,6 +75,9 @@ class CheckpointStages:
 
     def load(self, stage: int, device: torch.device, sharing: int) -> LoadedCheckpointStage:
         start = sum(self.partition[:stage])
+        # The controller plans stages and loads none; transformers' modeling code takes it two seconds to import.
+        from tdpipe.model.loader import load_stage
+
         attention = make_backend(self.model.attention, device)
         model = load_stage(
             self.description,
