@@ -1,5 +1,5 @@
-"""What every layer speaks: settings, requests, steps, results and errors.
+"""Types that all layers share: settings, requests, steps, results and errors.
 
-Nothing here computes or does I/O beyond reading a settings file; messages are frozen dataclasses,
-and pydantic is used for settings alone.
+Nothing here does I/O, except reading and writing the settings and profile files. Messages are frozen dataclasses;
+pydantic validates only those two files.
 """

@@ -1,4 +1,4 @@
-"""How much a pipeline holds at once.
+"""Room for KV cache and sequences in a pipeline.
 
 Pipeline, scheduler, engine and server all decide by these numbers, so they share one type and one check of a request.
 """
@@ -15,22 +15,22 @@ class Capacity:
     """Room for KV cache and sequences, the same on every stage."""
 
     blocks: int
-    """KV blocks: as many as the stage with the least room has."""
+    """Number of KV blocks, which is that of the stage with the least room."""
     block_size: int
-    """Tokens in a block."""
+    """Number of tokens in a block."""
     slots: int
-    """Sequences that may hold KV at once."""
+    """Number of sequences that may hold KV at the same time."""
     max_context: int
-    """Tokens of prompt and output together at most; the blocks may hold fewer."""
+    """Maximum number of tokens of prompt and output together; the blocks may hold fewer."""
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens that the KV cache holds."""
+        """Number of tokens that the KV cache holds."""
         return self.blocks * self.block_size
 
     @property
     def longest_sequence(self) -> int:
-        """Tokens of prompt and output together that a request may have."""
+        """Maximum number of tokens of prompt and output together that a request may have."""
         return min(self.max_context, self.kv_tokens)
 
     def check(self, prompt_tokens: int, max_tokens: int) -> None:
@@ -38,14 +38,16 @@ class Capacity:
 
         Args:
             prompt_tokens: number of tokens in the prompt.
-            max_tokens: output tokens that the request may have.
+            max_tokens: maximum number of output tokens.
 
         Raises:
             RequestError: the request is empty, or longer than the context or the KV cache. Its `param` is `prompt`
                 if the prompt leaves no room for an output, else `max_tokens`.
         """
         if prompt_tokens < 1 or max_tokens < 1:
-            raise RequestError("a request needs a prompt token and max_tokens of at least 1")
+            raise RequestError(
+                "a request needs at least one prompt token and max_tokens of at least 1"
+            )
         longest = self.longest_sequence
         max_output = longest - prompt_tokens
         if max_tokens <= max_output:

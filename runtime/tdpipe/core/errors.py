@@ -1,7 +1,7 @@
 """Errors that a person can act on.
 
-Each names what is wrong and how to mend it in one line; the CLI prints that line and exits with 1 or 2, the
-server turns it into an HTTP error of OpenAI's shape.
+Each says in one line what is wrong and how to fix it. The CLI prints that line and exits with 1 or 2; the server turns
+it into an HTTP error in OpenAI's format.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class SettingsError(TDPipeError):
         self._parts = (field, problem, remedy)
 
     def __reduce__(self) -> tuple[type[SettingsError], tuple[str, str, str]]:
-        """Pickle what it was made of: processes pass errors on, and the text alone makes none anew."""
+        """Pickle the arguments, because processes send errors to each other and the text alone cannot restore one."""
         return type(self), self._parts
 
 
 class ModelError(TDPipeError):
-    """A checkpoint cannot be loaded or is not supported; the text says the remedy."""
+    """A checkpoint cannot be loaded or is not supported; the text includes the remedy."""
 
 
 class RequestError(TDPipeError):
@@ -39,7 +39,7 @@ class RequestError(TDPipeError):
 
     Args:
         message: what is wrong and the remedy.
-        param: the request's field at fault, if it is one field.
+        param: name of the invalid field, if it is a single field.
     """
 
     def __init__(self, message: str, param: str | None = None) -> None:
@@ -48,13 +48,13 @@ class RequestError(TDPipeError):
 
 
 class PipelineError(TDPipeError):
-    """The pipeline failed; the text carries the failing stage's own traceback where there is one."""
+    """The pipeline failed; the text includes the failing stage's traceback if there is one."""
 
 
 def one_line(error: Exception | str) -> str:
     """Shorten an error to one line, for terminals and responses.
 
-    A stage's failure carries a whole traceback, of which the first and the last line name the place and the cause.
+    The text of a stage's failure includes a traceback; its first and last lines name the place and the cause.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:

@@ -18,7 +18,7 @@ class ModelSizes:
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     name: str
-    """Name for people; it says nothing about the sizes."""
+    """Display name, which does not affect the sizes."""
     layers: int
     hidden_size: int
     intermediate_size: int
@@ -37,12 +37,12 @@ class ModelSizes:
 
     @property
     def head_weights(self) -> int:
-        """Number of elements of the head's matrix, which the embedding's matrix has too."""
+        """Number of elements of the head's matrix; the embedding's matrix has as many."""
         return self.vocab_size * self.hidden_size
 
     @property
     def parameters(self) -> int:
-        """Number of parameters without biases, which some families have and which are less than a thousandth."""
+        """Number of parameters, without the biases of some families, which are less than a thousandth of it."""
         layers = self.layers * (self.layer_weights + 2 * self.hidden_size)
         return layers + self.hidden_size + self.head_weights * (1 if self.tied else 2)
 
@@ -55,5 +55,5 @@ class ModelSizes:
         return self.layers * self.layer_kv_bytes(dtype_bytes)
 
     def same_sizes(self, other: ModelSizes) -> bool:
-        """Whether a step takes the same time on both: name and tied weights make no difference."""
+        """Whether a step takes the same time on both models, whose names and tied weights may differ."""
         return replace(self, name="", tied=False) == replace(other, name="", tied=False)

@@ -35,7 +35,7 @@ class _Part(BaseModel):
 
 
 class Provenance(_Part):
-    """What was measured, when and with what."""
+    """The measured model and pipeline, with date and version."""
 
     date: datetime.date
     tdpipe: str
@@ -128,7 +128,7 @@ def device_list(devices: tuple[str, ...]) -> str:
 
 
 def read_profile_file(path: Path, option: str) -> Profile:
-    """Read a profile, YAML or JSON.
+    """Read a profile from a YAML or JSON file.
 
     Args:
         path: path of the file.
@@ -145,7 +145,7 @@ def read_profile_file(path: Path, option: str) -> Profile:
         problem = str(error).splitlines()[0]
         raise SettingsError(option, f"{path}: {problem}", _REMEDY) from error
     if not isinstance(content, dict):
-        raise SettingsError(option, f"{path} holds no profile", _REMEDY)
+        raise SettingsError(option, f"{path} does not contain a profile", _REMEDY)
     try:
         return Profile.model_validate(content)
     except ValidationError as error:

@@ -13,11 +13,11 @@ class SamplingParams:
     temperature: float = 0.0
     """Divisor of the logits; 0 is greedy decoding."""
     top_k: int = 0
-    """Keep the k likeliest tokens; 0 keeps all."""
+    """Number of most likely tokens that are kept; 0 keeps all."""
     top_p: float = 1.0
-    """Keep the smallest set of likeliest tokens whose probabilities sum to at least this."""
+    """Probability that the kept tokens sum to at least; the smallest set of most likely tokens is kept."""
     min_p: float = 0.0
-    """Drop tokens less likely than this share of the likeliest one."""
+    """Minimum probability of a kept token, as a share of that of the most likely token."""
     repetition_penalty: float = 1.0
     """Divisor of positive logits, and factor of negative ones, of tokens in prompt or output; 1 is off."""
     presence_penalty: float = 0.0
@@ -29,13 +29,14 @@ class SamplingParams:
     seed: int = 0
     """Seed of the draws, which depend on it and on the token's position alone, never on the batch."""
     logprobs: int | None = None
-    """Return the sampled token's log-probability and this many likeliest ones; None returns none."""
+    """Number of most likely tokens whose log-probabilities are returned with the sampled token's; None returns none."""
 
     def for_choice(self, choice: int) -> SamplingParams:
         """Return the parameters of one of several outputs of a call, each of which draws for itself.
 
         Args:
-            choice: number of the output; 0 keeps the seed, so that a single output is a call's first one.
+            choice: number of the output; 0 keeps the seed, so that a call for one output gets the
+                first of several.
         """
         if choice == 0:
             return self

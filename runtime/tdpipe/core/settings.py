@@ -1,4 +1,4 @@
-"""Every setting of the engine, with its unit, in one schema.
+"""All settings of the engine, with their units, in one schema.
 
 Values come from a YAML file, the environment (`TDPIPE_PIPELINE__STAGES=2`) and flags, each overriding the ones before.
 The operator writes the same file, so both sides validate with this module, which therefore needs only pydantic.
@@ -47,7 +47,7 @@ class _Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_booleans(cls, value: object) -> object:
-        # pydantic would take true for 1, and strict mode, which does not, refuses the environment's text.
+        # pydantic reads true as 1. Its strict mode does not, but it refuses the environment's numbers, which are text.
         parts = value if isinstance(value, list | tuple) else (value,)
         if any(isinstance(part, bool) for part in parts):
             raise setting_problem("cannot be true or false", "give a number, or quote the word")
@@ -56,7 +56,7 @@ class _Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _expand_home(cls, value: object) -> object:
-        # Only shells expand `~`, and not in files, nor after `--model=`.
+        # Shells expand `~` neither in files nor after `--model=`.
         return value.expanduser() if isinstance(value, Path) else value
 
 
@@ -89,7 +89,7 @@ class PipelineSettings(_Section):
     threads_per_stage: int = Field(default=1, ge=1)
     """Number of CPU threads that a stage computes with; it has no effect on CUDA devices."""
     network_interface: str | None = None
-    """Interface that activations travel over, such as `eth0`. None lets torch.distributed choose."""
+    """Network interface for activations, such as `eth0`. None lets torch.distributed choose."""
     start_timeout: float = Field(default=300.0, gt=0)
     """Seconds that joining Ray, and placing and connecting all stages may take."""
     load_timeout: float = Field(default=1800.0, gt=0)
@@ -120,11 +120,11 @@ class CacheSettings(_Section):
     """The KV cache of every stage."""
 
     block_size: int = Field(default=16, ge=1, le=256)
-    """Tokens in a block."""
+    """Number of tokens in a block."""
     memory: float | None = Field(default=None, gt=0)
     """GiB of KV cache per stage. None takes 90% of a GPU's free memory, or a share of the host's memory."""
     blocks: int | None = Field(default=None, ge=1)
-    """Number of blocks, overriding `memory`."""
+    """Number of blocks of each stage; overrides `memory`."""
 
 
 class SchedulerSettings(_Section):
@@ -134,8 +134,8 @@ class SchedulerSettings(_Section):
         "adaptive"
     )
     """`adaptive` composes each micro-batch by the costs; `temporal` separates prefill and decode in time; the others
-    are baselines: `hybrid` mixes both in one token budget, `throttled` lets load and free KV bound the prefill,
-    `separate` prefills first, `reference` has the rules that TD-Pipe published."""
+    are baselines: `hybrid` mixes both in one token budget, `throttled` limits prefill by load and free KV,
+    `separate` prefills first, `reference` follows the rules of the TD-Pipe paper."""
     token_budget: int = Field(default=512, ge=1)
     """Batch tokens of a micro-batch that contains prefill, for `adaptive` at most; longer prompts are chunked,
     except by `reference`, which prefills them whole."""
@@ -144,13 +144,13 @@ class SchedulerSettings(_Section):
     profile: Path | None = None
     """File of `tdpipe profile` with measured times of the stages. None measures a few steps at each start."""
     forecast_margin: float = Field(default=1.0, ge=0)
-    """Standard deviations of the forecast KV use that are kept free."""
+    """KV that is kept free beyond the forecast use, in standard deviations of the forecast."""
     switch_hysteresis: float = Field(default=1.0, ge=0)
     """Share of the cost of switching to prefill by which the loss from small decode batches must exceed it."""
     ttft_target: float | None = Field(default=None, gt=0)
-    """Target for the seconds from a request's arrival to its first token, for `adaptive`. None is no target."""
+    """Target for the seconds from a request's arrival to its first token, for `adaptive`. None sets no target."""
     tpot_target: float | None = Field(default=None, gt=0)
-    """Target for the seconds between two tokens of a request, for `adaptive`. None is no target."""
+    """Target for the seconds between two tokens of a request, for `adaptive`. None sets no target."""
 
     @field_validator("ttft_target", "tpot_target")
     @classmethod
@@ -164,7 +164,7 @@ class SchedulerSettings(_Section):
 
     @field_validator("forecast_margin", "switch_hysteresis")
     @classmethod
-    def _needs_phases(cls, value: object, info: ValidationInfo) -> object:
+    def _needs_temporal(cls, value: object, info: ValidationInfo) -> object:
         if (policy := info.data.get("policy")) not in (None, "temporal"):
             raise setting_problem(
                 f"has no effect on {policy}", "leave it out or set scheduler.policy to temporal"
@@ -176,7 +176,7 @@ class PredictorSettings(_Section):
     """The predictor of output lengths."""
 
     path: Path | None = None
-    """File made by `tdpipe train-predictor`. None starts from nothing."""
+    """File written by `tdpipe train-predictor`. None starts untrained."""
     training_rows: int = Field(default=4096, ge=0)
     """Number of finished requests that the predictor is trained on again while serving; 0 never trains it."""
 
@@ -199,7 +199,7 @@ class ServerSettings(_Section):
     port: int = Field(default=8000, ge=1, le=65535)
     """TCP port to listen on."""
     cors_origins: tuple[str, ...] = ()
-    """Origins of web pages that may call the API from a browser, such as `https://chat.example.org`; `*` is any."""
+    """Origins of web pages that may call the API from a browser, such as `https://chat.example.org`; `*` allows any."""
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -209,7 +209,7 @@ class ServerSettings(_Section):
 
 
 class Settings(BaseSettings):
-    """All settings. Read them with `load_settings`, which says in one line what is wrong with a bad one."""
+    """All settings. Use `load_settings` to read them; it reports an invalid one in one line."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -232,7 +232,11 @@ class Settings(BaseSettings):
 def load_settings(
     file: Path | None = None, flags: dict[str, dict[str, Any]] | None = None
 ) -> Settings:
-    """Read settings from `file`, then the environment, then `flags` (section → field → value).
+    """Read settings from a file, the environment and flags, each overriding the ones before.
+
+    Args:
+        file: YAML file of settings.
+        flags: section → field → value.
 
     Raises:
         SettingsError: the file is missing or not YAML, or a value has an unknown name, the wrong
@@ -260,7 +264,7 @@ def load_settings(
     except SourceError as error:
         example = variable_name("pipeline", "stages")
         raise SettingsError(
-            "environment", str(error), f"set one field in a variable, such as {example}=2"
+            "environment", str(error), f"set one field per variable, such as {example}=2"
         ) from error
 
 
@@ -278,6 +282,6 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise SettingsError(
-            str(file), "must hold sections by name", "write it like pipeline: {stages: 2}"
+            str(file), "must be a mapping of sections", "write it like pipeline: {stages: 2}"
         )
     return content

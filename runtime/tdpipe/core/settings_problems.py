@@ -29,7 +29,7 @@ def to_settings_error(error: ValidationError, schema: type[BaseModel]) -> Settin
             remedy = first["ctx"]["remedy"]
         case "extra_forbidden":
             names = ", ".join(_fields(schema, location[:-1]))
-            problem, remedy = "no such setting", f"there are {names}"
+            problem, remedy = "no such setting", f"use one of {names}"
         case "model_type":
             example = f"{location[-1]}: {{{_fields(schema, location)[0]}: ...}}"
             problem, remedy = "must be a section of settings", f"write it like {example}"

@@ -1,6 +1,6 @@
 """Names of the environment variables that set settings, and the refusal of those that set nothing.
 
-pydantic-settings looks only for the variables that it knows, so that a misspelt one would go unnoticed.
+pydantic-settings looks only for the variables that it knows, so a misspelt one would go unnoticed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def variable_name(section: str, field: str) -> str:
 
 
 def refuse_unknown_variables(schema: type[BaseModel], environment: Mapping[str, str]) -> None:
-    """Check all variables of `environment` that begin with the prefix, in any case.
+    """Refuse a variable that begins with the prefix, in upper or lower case, but sets nothing.
 
     Raises:
         SettingsError: a variable names neither a section of `schema` nor a field of one.
@@ -50,12 +50,12 @@ def refuse_unknown_variables(schema: type[BaseModel], environment: Mapping[str, 
             nearest = max(settings, key=lambda setting: _likeness(name, setting))
             remedy = f"the nearest name is {nearest}"
             if _likeness(name, nearest) < _MIN_LIKENESS:
-                remedy = "unset it; `tdpipe serve --help` tells how variables are named"
-            raise SettingsError(variable, "sets nothing", remedy)
+                remedy = "unset it; `tdpipe serve --help` shows the names of variables"
+            raise SettingsError(variable, "is not the name of a setting", remedy)
 
 
 def _likeness(name: str, setting: str) -> float:
-    # The field counts by itself too, as people leave out the section.
+    # The field alone counts too, because people leave out the section.
     field, setting_field = (
         each.removeprefix(PREFIX).split(DELIMITER)[-1] for each in (name, setting)
     )

@@ -2,8 +2,8 @@
 
 A step is a delta: it names the rows to compute and what changed since the last one (sequences started, blocks
 added), because stages keep block tables and token ids themselves. Rows are arrays, so that a thousand of them
-cost no more Python than one. Stages execute steps in the order of issue, which alone makes slots and blocks
-safe to reuse as soon as the controller has let go of them.
+cost no more Python than one. Stages execute steps in the order in which they are issued, which makes slots and blocks
+safe to reuse as soon as the controller has released them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ FloatArray = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 NO_TOKEN = -1
-"""Stands in a step's output for a token that could not be sampled, because the row's logits are not finite."""
+"""Placeholder in a step's output for a token that could not be sampled, because the row's logits are not finite."""
 
 
 class Phase(StrEnum):
-    """What a step mostly does: a label for people and metrics, no stage acts on it."""
+    """Kind of work in a step. It is a label for people and metrics; stages do not act on it."""
 
     PREFILL = "prefill"
     DECODE = "decode"

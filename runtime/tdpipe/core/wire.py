@@ -1,6 +1,6 @@
-"""Messages as bytes: typed msgpack, because pickle would let a peer run code.
+"""Encoding of messages as typed msgpack, because pickle would let a peer run code.
 
-Arrays travel as their little-endian bytes; which dtype follows from the field.
+Arrays are sent as their little-endian bytes; the type of the field gives the dtype.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _encode_array(value: object) -> object:
     raise TypeError(f"cannot send a {type(value).__name__}")
 
 
-def _decode_array(kind: Any, value: object) -> object:  # noqa: ANN401 - msgspec hands types over
+def _decode_array(kind: Any, value: object) -> object:  # noqa: ANN401 - msgspec passes any type
     if isinstance(value, bytes):
         dtype = get_args(get_args(kind)[1])[0]
         return np.frombuffer(value, dtype=np.dtype(dtype).newbyteorder("<"))

@@ -17,7 +17,7 @@ from tdpipe.core.errors import ModelError, PipelineError, RequestError, Settings
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_survives_the_way_from_another_process(error: TDPipeError) -> None:
+def test_an_error_survives_pickling(error: TDPipeError) -> None:
     arrived = pickle.loads(pickle.dumps(error))
     assert type(arrived) is type(error)
     assert str(arrived) == str(error)

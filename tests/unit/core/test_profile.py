@@ -1,4 +1,4 @@
-"""A profile file comes back as it was written, and what is wrong with one is told in one line."""
+"""A profile file is read back as it was written, and errors in a file are reported in one line."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def make_profile(**parts: object) -> Profile:
 
 
 @pytest.mark.parametrize("name", ["profile.yaml", "profile.json"])
-def test_a_profile_comes_back_as_it_was_written(tmp_path: Path, name: str) -> None:
+def test_a_profile_is_read_back_as_it_was_written(tmp_path: Path, name: str) -> None:
     write_profile_file(tmp_path / name, make_profile())
     assert read_profile_file(tmp_path / name, "--profile") == make_profile()
 
 
-def test_a_profile_without_a_fit_error_comes_back(tmp_path: Path) -> None:
+def test_a_profile_without_a_fit_error_is_read_back(tmp_path: Path) -> None:
     write_profile_file(tmp_path / "p.yaml", make_profile(fit_error=None))
     assert read_profile_file(tmp_path / "p.yaml", "--profile").fit_error is None
 
@@ -96,7 +96,7 @@ def change(content: dict[str, Any], where: str, value: object) -> None:
     ],
     ids=str,
 )
-def test_what_is_wrong_is_told_with_file_field_and_remedy(
+def test_an_error_names_file_field_and_remedy(
     tmp_path: Path, where: str, value: object, says: str
 ) -> None:
     content = make_profile().model_dump(mode="json")
@@ -112,20 +112,20 @@ def test_what_is_wrong_is_told_with_file_field_and_remedy(
 
 
 @pytest.mark.parametrize("text", ["- 1", "stages: [1", ""])
-def test_what_is_no_profile_at_all_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_profile_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "profile.yaml"
     file.write_text(text)
     with pytest.raises(SettingsError, match=r"^--profile: .*profile\.yaml"):
         read_profile_file(file, "--profile")
 
 
-def test_a_missing_file_and_one_that_cannot_be_written_are_told(tmp_path: Path) -> None:
+def test_a_missing_file_and_an_unwritable_one_are_reported(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--profile: .*No such file"):
         read_profile_file(tmp_path / "none.yaml", "--profile")
     with pytest.raises(SettingsError, match=r"--output: .*No such file"):
         write_profile_file(tmp_path / "none" / "p.yaml", make_profile())
 
 
-def test_models_of_equal_sizes_are_the_same_whatever_their_names() -> None:
+def test_models_of_equal_sizes_are_the_same_under_any_name() -> None:
     assert MODEL.same_sizes(replace(MODEL, name="other"))
     assert not MODEL.same_sizes(replace(MODEL, kv_heads=4))

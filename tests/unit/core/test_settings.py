@@ -16,7 +16,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "tdpipe.yaml"
 
 
-def test_flags_override_the_environment_and_that_the_file(
+def test_flags_override_the_environment_which_overrides_the_file(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_text("pipeline: {stages: 3, threads_per_stage: 3, step_timeout: 3}")
@@ -43,7 +43,7 @@ def test_a_file_without_settings_leaves_the_defaults(file: Path, text: str) -> N
         ("TDPIPE_PORT", "TDPIPE_SERVER__PORT"),
     ],
 )
-def test_a_variable_that_sets_nothing_is_refused_with_the_nearest_name(
+def test_an_unknown_variable_is_refused_with_the_nearest_name(
     monkeypatch: pytest.MonkeyPatch, variable: str, nearest: str
 ) -> None:
     monkeypatch.setenv(variable, "4")
@@ -51,7 +51,7 @@ def test_a_variable_that_sets_nothing_is_refused_with_the_nearest_name(
         load_settings()
 
 
-def test_variables_that_kubernetes_sets_for_a_service_are_no_settings(
+def test_variables_that_kubernetes_sets_for_a_service_are_ignored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for service in ("TDPIPE", "TDPIPE_DEMO"):
@@ -88,12 +88,12 @@ def test_a_variable_gives_the_partition_with_or_without_brackets(
         ("pipeline: {step_timeout: .inf}", r"^pipeline\.step_timeout: .*finite"),
         ("cache: {memory: .nan}", r"^cache\.memory: .*finite"),
         ("schema_version: 2", r"^schema_version: .*got 2"),
-        ("- pipeline", r"tdpipe\.yaml: must hold sections by name; .*pipeline: \{stages: 2\}"),
-        ("1: 2", r"tdpipe\.yaml: must hold sections by name"),
+        ("- pipeline", r"tdpipe\.yaml: must be a mapping of sections; .*pipeline: \{stages: 2\}"),
+        ("1: 2", r"tdpipe\.yaml: must be a mapping of sections"),
         ("pipeline:\n  stages: [1", r"tdpipe\.yaml: line 2: expected"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_told_in_one_line_with_a_remedy(
+def test_an_error_in_a_file_is_reported_in_one_line_with_a_remedy(
     file: Path, text: str, says: str
 ) -> None:
     file.write_text(text)
@@ -102,7 +102,7 @@ def test_what_is_wrong_with_a_file_is_told_in_one_line_with_a_remedy(
     assert "\n" not in str(caught.value)
 
 
-def test_a_section_s_variable_that_is_no_json_is_told_with_the_form(
+def test_a_section_variable_that_is_not_json_is_refused_with_an_example(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TDPIPE_MODEL", "/models/x")
@@ -111,7 +111,7 @@ def test_a_section_s_variable_that_is_no_json_is_told_with_the_form(
 
 
 @pytest.mark.parametrize(
-    ("section", "choice", "of_use_to", "field", "value"),
+    ("section", "choice", "effective", "field", "value"),
     [
         ("scheduler", {}, {"policy": "temporal"}, "forecast_margin", 1.0),
         ("scheduler", {"policy": "hybrid"}, {"policy": "temporal"}, "switch_hysteresis", 2.0),
@@ -121,9 +121,9 @@ def test_a_section_s_variable_that_is_no_json_is_told_with_the_form(
     ],
 )
 def test_a_setting_without_effect_is_refused_only_when_it_is_given(
-    section: str, choice: dict[str, str], of_use_to: dict[str, str], field: str, value: object
+    section: str, choice: dict[str, str], effective: dict[str, str], field: str, value: object
 ) -> None:
     load_settings(None, {section: choice})
-    load_settings(None, {section: of_use_to | {field: value}})
+    load_settings(None, {section: effective | {field: value}})
     with pytest.raises(SettingsError, match=rf"^{section}\.{field}: has no effect .*leave it out"):
         load_settings(None, {section: choice | {field: value}})
