@@ -50,7 +50,7 @@ def refuse_unknown_variables(schema: type[BaseModel], environment: Mapping[str, 
             nearest = max(settings, key=lambda setting: _likeness(name, setting))
             remedy = f"the nearest name is {nearest}"
             if _likeness(name, nearest) < _MIN_LIKENESS:
-                remedy = "unset it; `tdpipe serve --help` shows the names of variables"
+                remedy = "unset it; `tdpipe serve --help` shows how variables are named"
             raise SettingsError(variable, "is not the name of a setting", remedy)
 
 

@@ -96,7 +96,7 @@ def check_partition(partition: Sequence[int], sizes: ModelSizes, stages: int) ->
 
 
 def check_stages(layers: int, stages: int) -> None:
-    """Refuse a number of stages that a model's layers cannot be divided among.
+    """Refuse a number of stages that cannot share the layers of a model.
 
     Raises:
         SettingsError: there are more stages than layers.

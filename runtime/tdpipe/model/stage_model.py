@@ -61,7 +61,7 @@ class StageModel:
             hidden: [T, hidden_size] from the previous stage; None on the first stage.
 
         Returns:
-            [T, hidden_size], before the final norm.
+            [T, hidden_size] hidden states before the final norm.
         """
         output = self._body(
             input_ids=None if token_ids is None else token_ids.unsqueeze(0),

@@ -21,12 +21,12 @@ FAMILIES = {
     "gemma2": "Gemma2ForCausalLM",
 }
 """Supported values of `model_type` in config.json, and the class of transformers for each."""
-_LAYER_TYPES = ("full_attention", "sliding_attention")
-_PER_LAYER_WINDOWS = ("qwen2", "qwen3", "gemma2")
-_ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+_SUPPORTED_LAYER_TYPES = ("full_attention", "sliding_attention")
+_FAMILIES_WITH_LAYER_TYPES = ("qwen2", "qwen3", "gemma2")
+_SUPPORTED_ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 """Types of rope that depend only on a token's position. `dynamic` and `longrope` depend on the longest sequence of a
 batch too."""
-_UNSUPPORTED = {
+_UNSUPPORTED_FIELDS = {
     "quantization_config": "quantized weights are not supported; serve the unquantized checkpoint",
     "is_encoder_decoder": "encoder-decoder models are not supported; serve a decoder",
     "num_kv_shared_layers": "KV shared across layers is not supported; serve another model",
@@ -51,7 +51,7 @@ def check_supported(path: Path, config: dict[str, Any]) -> None:
     family = config.get("model_type")
     if family not in FAMILIES:
         refuse(f"models of type {family} are not supported; serve one of {', '.join(FAMILIES)}")
-    for field, problem in _UNSUPPORTED.items():
+    for field, problem in _UNSUPPORTED_FIELDS.items():
         if config.get(field):
             refuse(problem)
     supported = FAMILIES[str(family)]
@@ -63,12 +63,12 @@ def check_supported(path: Path, config: dict[str, Any]) -> None:
             "it has its own code (auto_map), which is not run; serve a checkpoint without auto_map"
         )
     layer_types = set(config.get("layer_types") or ())
-    if unknown := sorted(layer_types.difference(_LAYER_TYPES)):
+    if unknown := sorted(layer_types.difference(_SUPPORTED_LAYER_TYPES)):
         refuse(f"layers of type {', '.join(unknown)} are not supported; serve another model")
-    if len(layer_types) > 1 and family not in _PER_LAYER_WINDOWS:
+    if len(layer_types) > 1 and family not in _FAMILIES_WITH_LAYER_TYPES:
         refuse(f"transformers' {family} ignores layer_types; serve another model")
-    if (rope := _rope_type(config)) not in _ROPE_TYPES:
-        refuse(f"rope type {rope} is not supported; use one of {', '.join(_ROPE_TYPES)}")
+    if (rope := _rope_type(config)) not in _SUPPORTED_ROPE_TYPES:
+        refuse(f"rope type {rope} is not supported; use one of {', '.join(_SUPPORTED_ROPE_TYPES)}")
 
 
 def _rope_type(config: dict[str, Any]) -> str:

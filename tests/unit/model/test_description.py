@@ -39,7 +39,7 @@ def test_a_checkpoint_is_described_from_its_config(tmp_path: Path) -> None:
     assert 2 * found.sizes.layer_kv_bytes(4) == 2 * 2 * 2 * 8 * 4
 
 
-def test_what_config_leaves_out_has_the_familys_default(tmp_path: Path) -> None:
+def test_values_missing_in_config_are_the_familys_defaults(tmp_path: Path) -> None:
     path = checkpoint(tmp_path, model_type="gemma2", architectures=["Gemma2ForCausalLM"])
     found = describe_model(path)
     assert (found.sizes.head_dim, found.sizes.tied) == (256, True)
@@ -53,7 +53,7 @@ def test_what_config_leaves_out_has_the_familys_default(tmp_path: Path) -> None:
         # Qwen's recipe: the checkpoint keeps its original length.
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}, 2048),
         ({"rope_type": "yarn", "factor": 4.0}, 2048),
-        # A checkpoint whose length was scaled already.
+        # The length of this checkpoint is already scaled.
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}, 512),
         (
             {
@@ -102,7 +102,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "problem"), REFUSED)
-def test_what_cannot_be_served_is_refused_in_one_line(
+def test_an_unsupported_checkpoint_is_refused_in_one_line(
     tmp_path: Path, changes: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(ModelError, match=problem) as refusal:
@@ -126,7 +126,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         describe_model(tmp_path / "absent")
 
 
-def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
+def test_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a directory"):
         describe_model(checkpoint(tmp_path) / "config.json")
 

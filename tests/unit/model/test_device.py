@@ -13,14 +13,14 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
     ("name", "available", "expected"),
     [("auto", True, GPU), ("auto", False, CPU), ("cpu", True, CPU), ("cuda", True, GPU)],
 )
-def test_auto_is_cuda_where_there_is_one(
+def test_auto_is_cuda_if_there_is_one(
     monkeypatch: pytest.MonkeyPatch, name: str, *, available: bool, expected: torch.device
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     assert resolve_device(name) == expected
 
 
-def test_cuda_where_there_is_none_is_refused_with_what_always_works(
+def test_missing_cuda_is_refused_with_cpu_as_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -53,7 +53,7 @@ def assert_attends(
     )
     assert got.shape == batch.query.shape
     assert got.dtype == batch.query.dtype
-    # Rounding the result to bfloat16 costs up to 2^-9 of it, torch's own weights in bfloat16 more.
+    # Rounding the result to bfloat16 adds a relative error of up to 2^-9; torch's own weights in bfloat16 add more.
     exact = batch.query.dtype == torch.float32
     rtol, atol = (4 * rounding, rounding) if exact else (2e-2, 2e-2)
     torch.testing.assert_close(got.double(), expected, rtol=rtol, atol=atol)
@@ -74,7 +74,7 @@ def test_many_heads(backend: AttentionBackend, heads: Heads, dtype: torch.dtype)
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dim", [1, 5, 33, 100])
-def test_head_dims_that_fill_no_register(
+def test_head_dims_that_do_not_fill_a_register(
     backend: AttentionBackend, dim: int, dtype: torch.dtype
 ) -> None:
     assert_attends(backend, make_batch(_MIXED, Heads(4, 2, dim), dtype=dtype))
@@ -145,7 +145,7 @@ def test_any_ragged_batch(
     assert_attends(backend, batch, window=window, softcap=softcap)
 
 
-def test_the_window_is_that_of_transformers() -> None:
+def test_the_window_is_the_same_as_in_transformers() -> None:
     rule = sliding_window_causal_mask_function(5)
     positions, keys = torch.arange(3, 12).unsqueeze(1), torch.arange(12)
     torch.testing.assert_close(visible(9, 12, 5), rule(0, 0, positions, keys))

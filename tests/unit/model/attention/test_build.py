@@ -54,7 +54,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CC", raising=False)
 
 
-def test_a_second_build_is_the_cached_library(recorder: Path) -> None:
+def test_a_second_build_returns_the_cached_library(recorder: Path) -> None:
     first = build()
     compiled = recorder.read_text().split()
     assert "attention.so" in compiled
@@ -71,7 +71,9 @@ def test_other_flags_or_another_compiler_make_another_library(
     assert recorder.read_text().split().count("attention.so") == 2
 
 
-def test_builds_at_once_leave_one_library_and_nothing_else(recorder: Path, own_cache: Path) -> None:
+def test_concurrent_builds_leave_one_library_and_nothing_else(
+    recorder: Path, own_cache: Path
+) -> None:
     with ThreadPoolExecutor(4) as pool:
         libraries = {future.result() for future in [pool.submit(build) for _ in range(4)]}
     assert [*own_cache.iterdir()] == [*libraries]

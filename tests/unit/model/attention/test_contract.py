@@ -155,7 +155,7 @@ def test_a_layout_that_refers_to_other_memory_is_refused(
         attend(cpu_attention, wrong)
 
 
-def test_tensors_that_do_not_fit_the_cache_are_refused(cpu_attention: CpuAttention) -> None:
+def test_tensors_that_do_not_match_the_cache_are_refused(cpu_attention: CpuAttention) -> None:
     batch = make_batch(_MIXED, _HEADS)
     halved = LayerKV(batch.kv.keys[:, :8], batch.kv.values[:, :8])
     with pytest.raises(ValueError, match="KV cache"):

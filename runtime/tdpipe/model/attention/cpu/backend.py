@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 _MAX_HEAD_DIM = 256
 _DTYPES = (torch.float32, torch.bfloat16)
-_PROBLEMS = {
+_MESSAGES = {
     1: "out of memory",
-    2: "slot_mapping names a slot outside the KV cache",
-    3: "block_tables names a block outside the KV cache",
-    4: "query_start, context_len and the width of block_tables do not fit together",
+    2: "slot_mapping contains a slot outside the KV cache",
+    3: "block_tables contains a block outside the KV cache",
+    4: "query_start, context_len and the width of block_tables do not match",
 }
 
 
@@ -140,7 +140,7 @@ class CpuAttention(AttentionBackend):
             softcap or 0.0,
         )
         if problem := self._attend(call, self.instruction_set):
-            raise ValueError(_PROBLEMS[problem])
+            raise ValueError(_MESSAGES[problem])
         return output
 
 
@@ -160,11 +160,11 @@ def _check(query: Tensor, key: Tensor, value: Tensor, kv: LayerKV, layout: Batch
     """Refuse inputs with which the kernel would access memory outside the tensors."""
     shapes = f"query {[*query.shape]}, key {[*key.shape]}, value {[*value.shape]}"
     if key.shape != value.shape or query.shape[::2] != key.shape[::2]:
-        raise ValueError(f"{shapes} do not fit together")
+        raise ValueError(f"the shapes {shapes} do not match")
     if query.shape[0] != layout.tokens or query.shape[1] % key.shape[1]:
         raise ValueError(f"{shapes} do not have {layout.tokens} tokens and whole groups of heads")
     if kv.keys.shape[1:] != (layout.block_size, *key.shape[1:]):
-        raise ValueError(f"KV cache {[*kv.keys.shape]} does not fit {shapes}")
+        raise ValueError(f"KV cache {[*kv.keys.shape]} does not match {shapes}")
     if kv.keys.shape != kv.values.shape or kv.keys.stride() != kv.values.stride():
         raise ValueError("keys and values of the KV cache must have the same shape and strides")
     if kv.keys.stride(3) != 1:

@@ -95,7 +95,7 @@ INLINE void weigh_block(const char *const values[4], const float *weights, float
     }
 }
 
-/* Calls block(first lane, constant number of lanes) until `group` lanes are done. */
+/* Calls block(first lane, constant number of lanes) until all `group` lanes are done. */
 #define FOR_LANE_BLOCKS(group, block)        \
     for (int lane_ = 0; lane_ < (group);) {  \
         int left_ = (group) - lane_;         \

@@ -114,7 +114,7 @@ int tdpipe_attend(const tdpipe_call *call, int isa) {
     tdpipe_item *items = malloc(sizeof(tdpipe_item) * (size_t)(count ? count : 1));
     if (!items) return NO_MEMORY;
     plan(call, items);
-    if (call->threads == 1) { /* no parallel region: entering one costs more than a small decode */
+    if (call->threads == 1) { /* entering a parallel region takes longer than a small decode */
         for (int64_t token = 0; token < call->tokens; token++) store_token(call, token);
         for (int64_t i = 0; i < count; i++) attend(call, items + i, after(items, count, i, 1));
     } else {

@@ -3,7 +3,7 @@
 
 #include <stdint.h>
 
-/* One attention call; mirrored field by field by `_Call` in backend.py. */
+/* One attention call. `_Call` in backend.py has the same fields in the same order. */
 typedef struct {
     const void *query, *key, *value;
     void *keys, *values, *output;
@@ -28,7 +28,7 @@ typedef struct {
     int32_t row;
     int32_t head_begin, head_end; /* range of kv heads */
     int32_t lane_begin, lane_end; /* range of lanes of every kv head */
-    int32_t streaming;            /* decode: read the cache once, front to back */
+    int32_t streaming;            /* decode: reads the cache once, from front to back */
 } tdpipe_item;
 
 /* `next` is the item that the thread will probably get next, if that is streaming, else null. */

@@ -46,7 +46,7 @@ INLINE void *output_at(const tdpipe_call *call, const tdpipe_item *item, int hea
     return (char *)call->output + offset * (bf16 ? 2 : 4);
 }
 
-/* Element offsets in the cache of the row's tokens first..first+count. */
+/* Computes the offsets in the cache, in elements, of the row's tokens first..first+count. */
 static void locate_tokens(const tdpipe_call *call, int row, int64_t first, int count,
                           int64_t *offsets) {
     const int32_t *table = call->block_tables + row * call->table_stride;

@@ -15,7 +15,7 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
-#define ALIGNED __attribute__((aligned(64))) /* no load straddles two cache lines */
+#define ALIGNED __attribute__((aligned(64))) /* no load spans two cache lines */
 #define UNROLL _Pragma("GCC unroll 16")
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
@@ -68,7 +68,7 @@ INLINE vec4 fold(vec a) {
 #endif
 }
 
-/* [sum a, sum b, sum c, sum d] */
+/* Returns [sum of a, sum of b, sum of c, sum of d]. */
 INLINE vec4 sum_each(vec a, vec b, vec c, vec d) {
     vec ab = SHUFFLE(a, b, QUADS(0, 1, 0, 1)) + SHUFFLE(a, b, QUADS(2, 3, 2, 3));
     vec cd = SHUFFLE(c, d, QUADS(0, 1, 0, 1)) + SHUFFLE(c, d, QUADS(2, 3, 2, 3));
