@@ -148,7 +148,6 @@ class Replay:
         self.ended: dict[str, FinishReason] = {}
         self.output: dict[str, int] = {}
         self.in_flight: list[Step] = []
-        self.sequence_of_slot: dict[int, tuple[int, int]] = {}
         self.coverage: dict[int, int] = {}
         self.turn = 0
 
@@ -201,10 +200,18 @@ class Replay:
             raise AssertionError("waits for a result with nothing in flight")
 
     def execute(self, step: Step) -> None:
-        """Check what a stage relies on: each row continues where its slot ends."""
+        """Check what a stage relies on: each row continues where its slot ends, and a start brings every token."""
+        awaited = {
+            int(number)
+            for issued, rows in self.scheduler.state.in_flight.items()
+            for number in rows.numbers
+            if issued != step.id
+        }
         for start in step.starts:
             self.coverage[start.slot] = 0
-            self.sequence_of_slot[start.slot] = (start.sequence, len(start.tokens))
+            assert start.sequence not in awaited
+            prompt = self.case.arrivals[start.sequence].prompt
+            assert len(start.tokens) == prompt + self.output[str(start.sequence)]
         assert len(set(step.slots.tolist())) == len(step.slots)
         for slot, first, count in zip(step.slots, step.first, step.counts, strict=True):
             assert self.coverage[int(slot)] == first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import FinishReason, Request
 from tdpipe.core.step import NO_TOKEN, SequenceStart, Step
 from tdpipe.scheduling.cost_model import proportional_cost
+from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
 from tdpipe.scheduling.policies.hybrid import HybridPolicy
+from tdpipe.scheduling.policy import Policy
 from tdpipe.scheduling.scheduler import Emission, Scheduler, Wait
 
 STOP = 99
@@ -99,6 +102,26 @@ def test_a_late_token_counts_in_the_load_of_what_waits() -> None:
     assert book(scheduler, step, 7).request_ids == ["a"]
     load = scheduler.state.waiting.load
     assert (load.tokens, load.output) == (5, 19)
+
+
+@pytest.mark.parametrize("make_policy", [HybridPolicy, AdaptivePolicy])
+def test_a_sequence_starts_again_only_with_the_token_that_was_in_flight(
+    make_policy: Callable[[int], Policy],
+) -> None:
+    capacity = Capacity(blocks=64, block_size=4, slots=4, max_context=32)
+    scheduler = Scheduler(make_policy(16), capacity, proportional_cost(2))
+    scheduler.add(request("a"), 0.0)
+    book(scheduler, issue(scheduler), 5)
+    scheduler.add(request("b"), 0.0)
+    step = issue(scheduler)
+    slot = step.starts[0].slot
+    scheduler.state.preempt(slot)
+    # Much later, no further request is expected, and "b" would outlast "a": it is admitted as soon as it may be.
+    while isinstance(more := scheduler.next_step(1e6), Step):
+        assert not more.starts
+    book(scheduler, step, *(7 if each == slot else 6 for each in step.slots[step.sample]))
+    (again,) = issue(scheduler).starts
+    assert again.tokens.tolist() == [0, 1, 2, 3, 7]
 
 
 def test_a_stop_token_ends_only_the_requests_that_have_it() -> None:

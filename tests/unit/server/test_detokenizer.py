@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tdpipe.server.detokenizer import Detokenizer
+from tdpipe.server.tokenizer import Tokenizer
 from tests.support.tokenizer_kinds import KINDS, build_straddling, build_tokenizer
+
+NO_TEXT = 5 + 0xFF
+"""Token of the `byte_fallback` tokenizer for a byte that is in no character."""
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.text(
@@ -75,7 +81,7 @@ def test_an_unfinished_character_is_shown_as_replacement_only_at_the_end() -> No
 
 def test_bytes_that_are_no_text_do_not_stop_what_follows() -> None:
     tokenizer = build_tokenizer("byte_fallback")
-    character, garbage, tail = tokenizer.encode("日")[1:], [5 + 0xFF] * 2, tokenizer.encode("on")
+    character, garbage, tail = tokenizer.encode("日")[1:], [NO_TEXT] * 2, tokenizer.encode("on")
     assert "".join(stream("byte_fallback", [*character, *garbage, *tail])).endswith(" on")
 
 
@@ -104,3 +110,58 @@ def test_a_prompt_is_never_repeated_in_the_output(kind: str, prompt: str, text: 
     detokenizer = Detokenizer(tokenizer, before)
     streamed = "".join(map(detokenizer.step, tokens)) + detokenizer.finish()
     assert streamed.strip(" ") == tokenizer.decode(tokens).strip(" ")
+
+
+def test_bytes_that_are_no_text_are_held_back_only_while_they_could_start_a_character() -> None:
+    detokenizer = Detokenizer(build_tokenizer("byte_fallback"))
+    shown = "".join(detokenizer.step(NO_TEXT) for _ in range(10))
+    assert shown == "\ufffd" * 7  # a character of four bytes lacks its last byte for three tokens
+
+
+def test_text_after_many_bytes_that_are_no_text_keeps_its_spaces() -> None:
+    tokenizer = build_tokenizer("byte_fallback")
+    tokens = [*[NO_TEXT] * 100, *tokenizer.encode("on the on")]
+    assert "".join(stream("byte_fallback", tokens)) == tokenizer.decode(tokens)
+
+
+def test_text_continues_a_prompt_whose_last_tokens_start_within_a_character() -> None:
+    tokenizer = build_tokenizer("byte_fallback")
+    detokenizer = Detokenizer(tokenizer, tokenizer.encode("日日"))
+    character = tokenizer.encode("日")[1:]
+    assert "".join(map(detokenizer.step, character)) == "日"
+
+
+def test_the_text_that_is_held_back_at_the_end_is_returned_once() -> None:
+    tokenizer = build_tokenizer("byte_fallback")
+    detokenizer = Detokenizer(tokenizer)
+    for token in tokenizer.encode("日")[:-1]:
+        detokenizer.step(token)
+    assert detokenizer.finish()
+    assert detokenizer.finish() == ""
+
+
+class CountingDecoder:
+    """A tokenizer's decoder that notes the largest number of tokens that it has decoded at once."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.max_tokens = 0
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        return self._tokenizer.special_ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        self.max_tokens = max(self.max_tokens, len(tokens))
+        return self._tokenizer.decode(tokens)
+
+
+def test_a_token_costs_no_more_after_many_tokens_that_straddle_characters() -> None:
+    tokenizer, first, straddling, _ = build_straddling()
+    decoder = CountingDecoder(tokenizer)
+    detokenizer = Detokenizer(decoder)
+    max_tokens = []
+    for token in [first, *[straddling] * 400]:
+        detokenizer.step(token)
+        max_tokens.append(decoder.max_tokens)
+    assert max_tokens[-1] == max_tokens[100]

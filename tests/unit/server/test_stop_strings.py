@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,3 +72,36 @@ def test_only_what_may_begin_a_stop_string_is_held_back(
 
 def test_without_stop_strings_everything_is_shown_at_once() -> None:
     assert StopStrings(()).feed("abc") == ("abc", False)
+
+
+@pytest.mark.parametrize(
+    ("stops", "shown"),
+    [
+        (["abca", "b"], "xa"),  # the longer one starts first, but is complete last
+        (["bc", "abc"], "x"),  # both are complete at the same character
+    ],
+)
+def test_the_stop_string_that_is_complete_first_wins_and_then_the_longest(
+    stops: list[str], shown: str
+) -> None:
+    assert StopStrings(stops).feed("xabca") == (shown, True)
+
+
+def test_a_stop_string_is_found_whose_start_follows_part_of_another_start() -> None:
+    matcher = StopStrings(["ababc"])
+    assert matcher.feed("aaba") == ("a", False)
+    assert matcher.feed("bc") == ("", True)
+
+
+def test_text_after_a_stop_string_is_never_shown() -> None:
+    matcher = StopStrings(["bc"])
+    assert matcher.feed("ab") == ("a", False)
+    assert matcher.feed("cbb") == ("", True)
+    assert matcher.flush() == ""
+
+
+def test_text_that_was_held_back_is_returned_once() -> None:
+    matcher = StopStrings(["bc"])
+    matcher.feed("ab")
+    assert matcher.flush() == "b"
+    assert matcher.flush() == ""
