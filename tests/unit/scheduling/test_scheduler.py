@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,8 +16,12 @@ from tdpipe.core.step import NO_TOKEN, SequenceStart, Step
 from tdpipe.scheduling.cost_model import proportional_cost
 from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
 from tdpipe.scheduling.policies.hybrid import HybridPolicy
-from tdpipe.scheduling.policy import Policy
 from tdpipe.scheduling.scheduler import Emission, Scheduler, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tdpipe.scheduling.policy import Policy
 
 STOP = 99
 
@@ -110,7 +114,7 @@ def test_a_sequence_starts_again_only_with_the_token_that_was_in_flight(
 ) -> None:
     capacity = Capacity(blocks=64, block_size=4, slots=4, max_context=32)
     scheduler = Scheduler(make_policy(16), capacity, proportional_cost(2))
-    scheduler.add(request("a"), 0.0)
+    scheduler.add(request("a", max_tokens=3), 0.0)
     book(scheduler, issue(scheduler), 5)
     scheduler.add(request("b"), 0.0)
     step = issue(scheduler)

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tdpipe.server.detokenizer import Detokenizer
-from tdpipe.server.tokenizer import Tokenizer
 from tests.support.tokenizer_kinds import KINDS, build_straddling, build_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tdpipe.server.tokenizer import Tokenizer
 
 NO_TEXT = 5 + 0xFF
 """Token of the `byte_fallback` tokenizer for a byte that is in no character."""

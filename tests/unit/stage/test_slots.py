@@ -160,3 +160,18 @@ def test_tokens_outside_the_vocabulary_are_refused(token: int) -> None:
     step = row_step(3, [(1, 0, 1, True)], (start_of(1, 0, [2, token]),))
     with pytest.raises(PipelineError, match=r"step 3 .*outside the vocabulary \(slot 1\)"):
         make_tokens().apply(step)
+
+
+def test_a_started_sequence_has_no_computed_tokens() -> None:
+    table = make_table()
+    step = row_step(0, [(2, 1, 1, True)], (start_of(2, 8, [1, 2]),), [(2, 7)])
+    table.apply(step)
+    with pytest.raises(PipelineError, match="never computed"):
+        table.check_rows(step)
+
+
+def test_a_row_may_end_at_the_end_of_the_context() -> None:
+    table = SlotTable(slots=1, max_context=6, blocks=4, block_size=4)
+    step = row_step(0, [(0, 0, 6, True)], (start_of(0, 0, [1, 2, 3]),), [(0, 0), (0, 1)])
+    table.apply(step)
+    table.check_rows(step)

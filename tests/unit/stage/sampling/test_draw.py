@@ -68,3 +68,8 @@ def test_a_rare_token_of_a_large_vocabulary_can_be_drawn() -> None:
     tokens = draw_tokens(logits.expand(2, -1), numbers(1 - 1e-9, 0.9986))
     assert tokens[0] == 99_999
     assert 0 < tokens[1] < 50_000
+
+
+def test_logits_of_any_size_are_drawn_by_their_differences() -> None:
+    logits = torch.tensor([[1000.0, 1000.0], [-1000.0, -1000.0]]).repeat_interleave(2, 0)
+    assert draw_tokens(logits, numbers(0.25, 0.75, 0.25, 0.75)).tolist() == [0, 1, 0, 1]

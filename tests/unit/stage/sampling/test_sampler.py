@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -91,6 +91,12 @@ def test_the_lowest_temperatures_are_greedy(temperature: float) -> None:
     assert drawn == logits.argmax(-1).tolist()
 
 
+def test_greedy_takes_the_same_one_of_equally_likely_tokens_whatever_the_seed() -> None:
+    harness = Harness([SamplingParams(seed=seed) for seed in range(20)])
+    tokens, _ = harness.sample(torch.zeros(20, VOCABULARY), list(range(20)))
+    assert len(set(tokens)) == 1
+
+
 def test_draws_follow_temperature_and_filters() -> None:
     params = SamplingParams(temperature=0.5, top_k=4, top_p=0.95, min_p=0.02, seed=5)
     harness, logits, rows = Harness([params]), random_logits(1) / 4, 4000
@@ -135,6 +141,56 @@ def test_penalties_see_the_tokens_of_their_own_sequence() -> None:
     logits[:, [3, 30]] = torch.tensor([5.0, 4.9])
     harness = Harness([SamplingParams(repetition_penalty=1.1), SamplingParams()])
     assert harness.sample(logits, [0, 1])[0] == [30, 3]
+
+
+@pytest.mark.parametrize(
+    "filtered",
+    [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}],
+    ids=lambda filtered: next(iter(filtered)),
+)
+def test_each_filter_alone_can_leave_only_the_likeliest_token(filtered: dict[str, Any]) -> None:
+    requests = [SamplingParams(temperature=1.0, seed=seed, **filtered) for seed in range(20)]
+    logits = random_logits(1)
+    tokens, _ = Harness(requests).sample(logits.expand(20, -1), list(range(20)))
+    assert tokens == [int(logits.argmax())] * 20
+
+
+def test_requests_draw_with_their_own_seeds() -> None:
+    seeds = [*range(-20, 20), 2**64 + 7]
+    harness = Harness([SamplingParams(temperature=1.0, seed=seed) for seed in seeds])
+    tokens, _ = harness.sample(torch.zeros(len(seeds), VOCABULARY), list(range(len(seeds))))
+    assert len(set(tokens)) > 20
+    assert tokens[-1] == tokens[seeds.index(7)]  # seeds count modulo 2**64
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    [{"repetition_penalty": 2.0}, {"presence_penalty": 1.0}, {"frequency_penalty": 1.0}],
+    ids=lambda penalty: next(iter(penalty)),
+)
+def test_each_penalty_alone_makes_a_token_of_the_output_less_likely(
+    penalty: dict[str, Any],
+) -> None:
+    logits = torch.zeros(1, VOCABULARY)
+    logits[:, [40, 41]] = torch.tensor([5.0, 4.9])
+    harness = Harness([SamplingParams(**penalty)])
+    slot, position, token = (np.array([each], np.int32) for each in (0, 4, 40))
+    assert harness.sample(logits, [0])[0] == [40]
+    harness.history.extend(slot, position, token)
+    assert harness.sample(logits, [0], position=5)[0] == [41]
+
+
+def test_presence_and_frequency_penalties_do_not_count_the_prompt() -> None:
+    logits = torch.zeros(2, VOCABULARY)
+    logits[:, [3, 30]] = torch.tensor([5.0, 4.9])  # the prompts have token 3 twice
+    harness = Harness([SamplingParams(presence_penalty=1.0), SamplingParams(frequency_penalty=1.0)])
+    assert harness.sample(logits, [0, 1])[0] == [3, 3]
+
+
+def test_a_request_alone_gets_as_many_logprobs_as_it_asks_for() -> None:
+    _, (found,) = Harness([SamplingParams(logprobs=7)]).sample(random_logits(1), [0])
+    assert found is not None
+    assert len(found.top_tokens) == 7
 
 
 def test_logprobs_are_of_the_models_own_distribution() -> None:
