@@ -192,6 +192,8 @@ class Replay:
         if isinstance(step, Step):
             self.execute(step)
             self.in_flight.append(step)
+            # One per stage, and one that waits at the first.
+            assert len(self.in_flight) <= self.case.stages + 1
         elif self.in_flight:
             self.deliver(self.in_flight.pop(0))
         elif step is Wait.FOR_REQUEST:
