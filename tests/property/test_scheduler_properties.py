@@ -254,6 +254,7 @@ def test_every_request_ends_once_and_leaves_no_block(policy: str, data: st.DataO
             stopped = arrival.stops_at <= arrival.max_tokens
             assert reason is (FinishReason.STOP if stopped else FinishReason.LENGTH)
     assert replay.scheduler.state.pool.used == 0
+    assert replay.scheduler.state.finished == len(case.arrivals)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
