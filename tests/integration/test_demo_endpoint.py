@@ -153,7 +153,7 @@ async def test_the_async_openai_client_gets_concurrent_questions_answered(
         (CHAT, {"temperature": "hot"}, 400, "temperature", "valid number"),
         (CHAT, {"messages": "hello"}, 400, "messages", "valid array"),
         (COMPLETIONS, {"prompt": 5}, 400, "prompt", "give a string"),
-        (CHAT, {"model": "other"}, 404, "model", "served is 'demo'"),
+        (CHAT, {"model": "other"}, 404, "model", "the served model is 'demo'"),
         (CHAT, {"max_token": 3}, 400, "max_token", "did you mean max_tokens?"),
     ],
 )
