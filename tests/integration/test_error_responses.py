@@ -79,6 +79,12 @@ CHAT_REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"tool_choice": "required"}, "tool_choice", "none"),
     ({"functions": [{"name": "f"}]}, "functions", "not supported"),
     ({"best_of": 1}, "best_of", "unknown field; leave it out"),
+    ({"stop": [1] * 100_000}, "stop", "has 100000 strings; give at most 16"),
+    ({"stop_token_ids": ["a"] * 2_000}, "stop_token_ids", "at most 1024"),
+    ({"messages": [{"role": "user", "content": [{}] * 2_000}]}, "messages[0].content", "1024"),
+    ({"messages": [{}] * 16_385}, "messages", "has 16385 messages; give at most 16384"),
+    ({"reasoning_effort": "low"}, "reasoning_effort", "unknown field; leave it out"),
+    ({"store": True}, "store", "False"),
     ({"max_token": 1}, "max_token", "unknown field; did you mean max_tokens?"),
     ({"i" * 1_000_000: 1}, "i" * 80 + "…", "unknown field"),
     ({"prompt": "x"}, "prompt", "use messages"),
@@ -159,6 +165,7 @@ def test_completions_reject_what_they_do_not_support(
         {"tools": None, "tool_choice": "none", "response_format": {"type": "text"}},
         {"functions": None, "logprobs": False, "top_k": -1, "stop": "x"},
         {"tools": [], "tool_choice": "auto", "functions": []},
+        {"store": False, "service_tier": "auto", "modalities": ["text"], "prediction": None},
         {
             "messages": [
                 {"role": "user", "content": "x"},

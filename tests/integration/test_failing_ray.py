@@ -52,7 +52,6 @@ def silent_port() -> Iterator[int]:
             "10.0.0.1:6379",
         ),
         ({"RAY_ADDRESS": "nowhere"}, 2, "error: RAY_ADDRESS: 'nowhere'", "10.0.0.1:6379"),
-        ({"RAY_ADDRESS": "auto"}, 1, "error: RAY_ADDRESS=auto: ", "ray start --head"),
         ({"RAY_ADDRESS": "127.0.0.1:1"}, 1, "error: RAY_ADDRESS=127.0.0.1:1: ", "ray start --head"),
     ],
     ids=str,

@@ -41,6 +41,8 @@ _RAY_PATH_CHARACTERS = 76
 _ANSWER_SECONDS = 5.0
 """Seconds that the Ray at RAY_ADDRESS may take to accept a connection."""
 _LEAVE_SECONDS = 5.0
+_START_SECONDS = 10.0
+"""Time that a Ray may take to start and stop again when a signal comes while it starts."""
 
 
 class RayCluster:
@@ -141,7 +143,9 @@ class _Connection:
         try:
             settled = self._settled.wait(timeout)
         except BaseException:  # a signal
+            # Ray cannot be interrupted while it starts, and would leave processes behind if nobody waited for it.
             self._closing.set()
+            self._thread.join(_START_SECONDS)
             raise
         if not settled:
             self._closing.set()

@@ -5,6 +5,8 @@ The main thread stays free for signals and for starting the engine, while health
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import threading
 import time
@@ -40,7 +42,11 @@ def listen(settings: ServerSettings) -> socket.socket:
             "server.host", f"no such address: {host}", "pass another --host"
         ) from error
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = os.strerror(error.errno or 0).lower()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise SettingsError(
+                "server.host", f"{host} is not an address of this machine", "pass another --host"
+            ) from error
         raise SettingsError(
             "server.port", f"cannot listen on {host}:{port}: {reason}", "pass another --port"
         ) from error

@@ -20,6 +20,8 @@ from tdpipe.server.errors import ApiError
 BodyT = TypeVar("BodyT", bound="Body")
 _FIELD_ERROR = "field_error"
 _MAX_SHOWN_CHARACTERS = 80
+_MIN_LIKENESS = 0.75
+"""Likeness, at most 1, from which an unknown field is taken for a misspelt one."""
 _EMPTY: tuple[object, ...] = (None, [], {}, "")
 _MAX_BODY_BYTES = 8 * 2**20
 _MAX_INLINE_BYTES = 2**16
@@ -51,7 +53,7 @@ class Body(BaseModel):
         if not isinstance(value, dict):
             return value
         for name in value:
-            if name in cls.elsewhere and value[name] is None:
+            if value[name] is None and name not in cls.model_fields:
                 continue
             if name in cls.unsupported and value[name] in _EMPTY:
                 continue
@@ -63,10 +65,20 @@ class Body(BaseModel):
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
-    nearest = get_close_matches(name[:_MAX_SHOWN_CHARACTERS], known, n=1)
+    nearest = get_close_matches(name[:_MAX_SHOWN_CHARACTERS], known, n=1, cutoff=_MIN_LIKENESS)
     return (
         f"unknown field; did you mean {nearest[0]}?" if nearest else "unknown field; leave it out"
     )
+
+
+def check_length(value: object, limit: int, what: str) -> None:
+    """Refuse a list or object with too many entries, before any of them is validated and found wrong.
+
+    Raises:
+        ValueError: it has more than `limit`.
+    """
+    if isinstance(value, list | dict) and len(value) > limit:
+        raise ValueError(f"has {len(value)} {what}; give at most {limit}")
 
 
 def field_error(name: str, problem: str, code: str = "invalid_value") -> PydanticCustomError:
@@ -99,6 +111,9 @@ async def read_body(request: Request, schema: type[BodyT]) -> BodyT:
 
 async def _read(request: Request) -> bytearray:
     raw = bytearray()
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > _MAX_BODY_BYTES:
+        raise _too_large()
     parts = request.stream()
     while True:
         try:
@@ -112,11 +127,15 @@ async def _read(request: Request) -> bytearray:
                 code="request_timeout",
             ) from error
         if len(raw) > _MAX_BODY_BYTES:
-            raise ApiError(
-                413,
-                f"the body is larger than {_MAX_BODY_BYTES // 2**20} MiB; split it into several requests",
-                code="body_too_large",
-            )
+            raise _too_large()
+
+
+def _too_large() -> ApiError:
+    return ApiError(
+        413,
+        f"the body is larger than {_MAX_BODY_BYTES // 2**20} MiB; split it into several requests",
+        code="body_too_large",
+    )
 
 
 def _to_api_error(error: ErrorDetails, schema: type[Body]) -> ApiError:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import FailFast, Field, field_validator, model_validator
 
 from tdpipe.server.chat_template import TemplateMessage
-from tdpipe.server.schemas.body import Body, field_error
+from tdpipe.server.schemas.body import Body, check_length, field_error
 from tdpipe.server.schemas.common import GenerationBody, LogprobCount, TextFormat
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 _MAX_MESSAGES = 2**14
+_MAX_PARTS = 1024
 _NO_TOOLS = "tools are not supported"
 _ONLY_TEXT = "only text is supported"
 _ANSWER_FIELD = "is a field of answers; leave it out"
@@ -34,7 +35,7 @@ class TextPart(Body):
 class ChatMessage(Body):
     role: Literal["system", "developer", "user", "assistant"]
     """Author of the message; `developer` is OpenAI's newer name for `system`."""
-    content: list[TextPart]
+    content: Annotated[list[TextPart], FailFast()]
     """Text, or a list of text parts, which are joined by line breaks."""
     name: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")] | None = None
     """Name of the author. The chat template decides whether the model sees it."""
@@ -57,6 +58,7 @@ class ChatMessage(Body):
             return [{"type": "text", "text": value}]
         if not isinstance(value, list):
             raise ValueError("give a string or a list of text parts")
+        check_length(value, _MAX_PARTS, "parts")
         return value
 
     def for_template(self) -> TemplateMessage:
@@ -74,8 +76,14 @@ class ChatBody(GenerationBody):
     continues_prompt = False
     default_output_limit = None
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MAX_MESSAGES)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1), FailFast()]
     """The conversation so far."""
+    store: Literal[False] | None = None
+    """Answers are not stored."""
+    service_tier: Literal["auto", "default"] | None = None
+    """There is one tier of service."""
+    modalities: list[Literal["text"]] | None = None
+    """Only text is supported."""
     max_tokens: Count | None = None
     """Older name for `max_completion_tokens`."""
     max_completion_tokens: Count | None = None
@@ -95,9 +103,14 @@ class ChatBody(GenerationBody):
         "functions": _NO_TOOLS,
         "function_call": _NO_TOOLS,
         "parallel_tool_calls": _NO_TOOLS,
-        "modalities": _ONLY_TEXT,
         "audio": _ONLY_TEXT,
     }
+
+    @field_validator("messages", mode="before")
+    @classmethod
+    def _check_message_count(cls, value: object) -> object:
+        check_length(value, _MAX_MESSAGES, "messages")
+        return value
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:

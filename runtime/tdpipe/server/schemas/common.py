@@ -9,10 +9,11 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tdpipe.core.sampling import SamplingParams
-from tdpipe.server.schemas.body import Body, field_error
+from tdpipe.server.schemas.body import Body, check_length, field_error
 
 _MAX_BIASES = 4096
 _MAX_STOPS = 16
+_MAX_STOP_TOKENS = 1024
 _MAX_STOP_CHARACTERS = 1024
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -84,23 +85,31 @@ class GenerationBody(Body, ABC):
     @field_validator("stop", mode="before")
     @classmethod
     def _string_to_list(cls, value: object) -> object:
+        check_length(value, _MAX_STOPS, "strings")
         return [value] if isinstance(value, str) else value
 
     @field_validator("stop")
     @classmethod
     def _check_stops(cls, stops: list[str] | None) -> list[str] | None:
-        if stops is not None:
-            if len(stops) > _MAX_STOPS:
-                raise ValueError(f"has {len(stops)} strings; give at most {_MAX_STOPS}")
-            if any(not 1 <= len(stop) <= _MAX_STOP_CHARACTERS for stop in stops):
-                raise ValueError(f"each string must have 1 to {_MAX_STOP_CHARACTERS} characters")
+        if stops is not None and any(not 1 <= len(stop) <= _MAX_STOP_CHARACTERS for stop in stops):
+            raise ValueError(f"each string must have 1 to {_MAX_STOP_CHARACTERS} characters")
         return stops
+
+    @field_validator("stop_token_ids", mode="before")
+    @classmethod
+    def _check_stop_token_count(cls, value: object) -> object:
+        check_length(value, _MAX_STOP_TOKENS, "tokens")
+        return value
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _check_bias_count(cls, value: object) -> object:
+        check_length(value, _MAX_BIASES, "tokens")
+        return value
 
     @field_validator("logit_bias")
     @classmethod
     def _check_bias_keys(cls, biases: dict[str, float] | None) -> dict[str, float] | None:
-        if biases is not None and len(biases) > _MAX_BIASES:
-            raise ValueError(f"has {len(biases)} tokens; give at most {_MAX_BIASES}")
         for key in biases or {}:
             if not (key.isascii() and key.isdigit() and len(key) <= 10 and int(key) < 2**31):
                 raise ValueError(f"key {key[:20]!r} is not a token id; write it like '1234'")
