@@ -99,3 +99,29 @@ async def test_greedy_output_equals_transformers(
         assert engine.snapshot().kv_blocks_used == 0
     finally:
         engine.close()
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+        {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    ],
+    ids=["linear", "yarn"],
+)
+async def test_output_beyond_the_original_length_equals_transformers(
+    tmp_path: Path, scaling: dict[str, object]
+) -> None:
+    path = tiny_checkpoint(tmp_path, rope_parameters=scaling, max_position_embeddings=16)
+    assert describe_model(path).max_context == 4 * 16 > LONGEST
+    examples = tuple(Reference(path).prompts(PROMPTS, OUTPUT))
+    engine = tight_engine(path, "temporal", 2, "sdpa")
+    try:
+        assert await answers(engine, examples) == [output for _, output in examples]
+    finally:
+        engine.close()
