@@ -74,10 +74,10 @@ class CheckpointStages:
         return len(self.partition)
 
     def load(self, stage: int, device: torch.device, sharing: int) -> LoadedCheckpointStage:
-        start = sum(self.partition[:stage])
         # The controller plans stages and loads none; transformers' modeling code takes it two seconds to import.
         from tdpipe.model.loader import load_stage
 
+        start = sum(self.partition[:stage])
         attention = make_backend(self.model.attention, device)
         model = load_stage(
             self.description,

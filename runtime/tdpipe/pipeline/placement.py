@@ -63,7 +63,7 @@ def check_gpus(stages: int, gpus: int) -> None:
     """Refuse stages on GPUs where there are fewer than stages.
 
     Raises:
-        SettingsError: there are.
+        SettingsError: there are fewer GPUs than stages.
     """
     if gpus < stages:
         raise SettingsError(

@@ -16,7 +16,7 @@ from tdpipe.server.serving import Serving
 
 
 def create_app(serving: Serving, cors_origins: Sequence[str] = ()) -> FastAPI:
-    """Make the application that answers from `serving`, which may not be ready yet.
+    """Create the application that answers from `serving`, which need not be ready yet.
 
     Args:
         serving: what endpoints answer from.

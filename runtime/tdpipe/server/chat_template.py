@@ -35,6 +35,11 @@ class TemplateMessage:
         """All parts, joined by line breaks."""
         return "\n".join(self.parts)
 
+    @property
+    def characters(self) -> int:
+        """Number of characters of all parts."""
+        return sum(map(len, self.parts))
+
 
 class ChatTemplate:
     """A Jinja template with the special tokens that it may name.
@@ -51,7 +56,6 @@ class ChatTemplate:
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
         self._source = source
         self._special_tokens = dict(special_tokens)
-        self._parts_roles: frozenset[str] = frozenset()
         self._parts_roles = frozenset(role for role in _CONVERSATIONS if self._wants_parts(role))
 
     def render(self, messages: Sequence[TemplateMessage]) -> str:
@@ -88,7 +92,7 @@ class ChatTemplate:
         return str(rendered[0])
 
     def _wants_parts(self, role: str) -> bool:
-        """Whether the template shows the text of `role` only if it comes as a list of parts."""
+        """Return whether the template shows the text of `role` only if it comes as a list of parts."""
         failure: Exception | None = None
         shown_nothing = False
         for in_parts in (False, True):

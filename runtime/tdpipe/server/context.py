@@ -1,4 +1,4 @@
-"""What an endpoint knows of an HTTP request beyond its body: ids, its arrival time and the `Serving`."""
+"""Context of an HTTP request, which an endpoint gets besides the body: ids, arrival time and the `Serving`."""
 
 from __future__ import annotations
 

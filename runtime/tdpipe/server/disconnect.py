@@ -16,7 +16,7 @@ class ClientGoneError(Exception):
 
 
 async def unless_disconnected(receive: Receive, work: Awaitable[T]) -> T:
-    """The result of `work`, which is cancelled at once if the client disconnects.
+    """Return the result of `work`, which is cancelled at once if the client disconnects.
 
     The request's body must have been read before, so that the next message of `receive` is the disconnect.
 

@@ -23,7 +23,7 @@ class TokenizedPrompt:
 
     tokens: tuple[int, ...]
     text: TextFeatures | None = None
-    """What the text may tell about the length of the answer; None where the client sent token ids."""
+    """Features of the prompt's text for the length predictor; None if the client sent token ids."""
 
 
 def tokenize_texts(

@@ -35,7 +35,7 @@ async def create_chat_completion(context: Context) -> Response:
     messages = [message.for_template() for message in body.messages]
     prompt = await context.serving.tokenize(
         context.request.receive,
-        sum(len(message.text) for message in messages),
+        sum(message.characters for message in messages),
         lambda cancelled: tokenize_chat(messages, service.model.tokenizer, max_tokens, cancelled),
     )
     call = submit(context, service, body, [prompt])

@@ -22,11 +22,11 @@ class Answer(Protocol):
         """Build the response of a call that is not streamed, without `usage`."""
 
     def chunks(self, call: Call) -> AsyncGenerator[dict[str, Any]]:
-        """The events of a streamed call, without `usage`."""
+        """Yield the events of a streamed call, without `usage`."""
 
 
 async def respond(request: Request, call: Call, answer: Answer, body: GenerationBody) -> Response:
-    """Take over `call`, which is closed when its answer is sent or its client is gone.
+    """Send the answer of `call`, and close the call when the answer is complete or the client is gone.
 
     Raises:
         ClientGoneError: the client disconnected before the answer was complete.
@@ -46,7 +46,7 @@ async def respond(request: Request, call: Call, answer: Answer, body: Generation
 async def _with_usage(
     chunks: AsyncGenerator[dict[str, Any]], call: Call, *, in_every_chunk: bool
 ) -> AsyncGenerator[dict[str, Any]]:
-    """The chunks with `usage`, which is null in all but a last one without choices, unless asked for in each."""
+    """Add `usage` to the chunks: null in all of them but a last one without choices, unless asked for in each."""
     chunk: dict[str, Any] = {}
     async with aclosing(chunks):
         async for chunk in chunks:

@@ -22,7 +22,7 @@ _FIELD_ERROR = "field_error"
 _MAX_SHOWN_CHARACTERS = 80
 _MIN_LIKENESS = 0.75
 """Likeness, at most 1, from which an unknown field is taken for a misspelt one."""
-_EMPTY: tuple[object, ...] = (None, [], {}, "")
+_EMPTY: tuple[object, ...] = ([], {}, "")
 _MAX_BODY_BYTES = 8 * 2**20
 _MAX_INLINE_BYTES = 2**16
 """Size up to which a body is validated on the event loop, which takes about a millisecond."""

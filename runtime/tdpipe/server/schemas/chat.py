@@ -62,7 +62,7 @@ class ChatMessage(Body):
         return value
 
     def for_template(self) -> TemplateMessage:
-        """The message for the chat template."""
+        """Convert the message to the form that chat templates read."""
         role = "system" if self.role == "developer" else self.role
         return TemplateMessage(role, tuple(part.text for part in self.content), self.name)
 
