@@ -20,7 +20,7 @@ from tdpipe.measurement.paced_executor import END, OUTPUT
 from tdpipe.measurement.paced_run import PacedPlan, compare_paced, run_paced
 from tdpipe.measurement.paced_stages import PacedStages
 from tdpipe.pipeline.in_process import start_in_process
-from tdpipe.pipeline.ray_host import start_on_ray
+from tdpipe.pipeline.ray.host import start_on_ray
 from tdpipe.prediction.fixed_lengths import FixedLengths
 from tdpipe.scheduling.cost_model import CostModel, StageCost
 from tdpipe.scheduling.policies.make import make_policy

@@ -10,7 +10,7 @@ import pytest
 
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.settings import PipelineSettings
-from tdpipe.pipeline.ray_host import start_on_ray
+from tdpipe.pipeline.ray.host import start_on_ray
 from tests.support.fake_executor import FakeStages, continuation
 from tests.support.step_driver import Driver
 

@@ -8,7 +8,7 @@ import sys
 import threading
 
 from tdpipe.core.settings import PipelineSettings
-from tdpipe.pipeline.ray_host import start_on_ray
+from tdpipe.pipeline.ray.host import start_on_ray
 from tests.support.fake_executor import FakeStages, continuation
 from tests.support.served_demo import descendants
 from tests.support.step_driver import Driver

@@ -171,7 +171,7 @@ def _start(plan: PacedPlan, progress: Callable[[str], None], *, in_process: bool
     if in_process:
         return start_in_process(settings, builder, torch.device("cpu"), progress)
     # Importing Ray takes a second.
-    from tdpipe.pipeline.ray_host import start_on_ray
+    from tdpipe.pipeline.ray.host import start_on_ray
 
     return start_on_ray(settings, builder, "cpu", progress)
 

@@ -40,6 +40,6 @@ def start_pipeline(
             "cuda"
         )  # The stages will be on this machine, so a lack of GPUs shows before Ray is started.
     # Importing Ray takes a second, and a pipeline in this process does not need it.
-    from tdpipe.pipeline.ray_host import start_on_ray
+    from tdpipe.pipeline.ray.host import start_on_ray
 
     return start_on_ray(settings.pipeline, stages, settings.model.device, progress)

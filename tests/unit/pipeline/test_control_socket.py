@@ -10,9 +10,9 @@ import zmq
 
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StageReport, StepOutput, TokenFeedback
-from tdpipe.pipeline.control_socket import ControlServer, StageControl
-from tdpipe.pipeline.feedback_socket import FeedbackSocket
-from tdpipe.pipeline.secure_sockets import EpochKeys, KeyPair, SecureSockets
+from tdpipe.pipeline.transport.control_socket import ControlServer, StageControl
+from tdpipe.pipeline.transport.feedback_socket import FeedbackSocket
+from tdpipe.pipeline.transport.secure_sockets import EpochKeys, KeyPair, SecureSockets
 from tests.support.step_driver import row_step, start_of
 
 if TYPE_CHECKING:

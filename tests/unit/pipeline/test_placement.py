@@ -8,8 +8,8 @@ import torch
 from ray.exceptions import GetTimeoutError
 
 from tdpipe.core.errors import PipelineError
-from tdpipe.pipeline import placement
-from tdpipe.pipeline.placement import DeviceName, Placement, choose_device
+from tdpipe.pipeline.ray import placement
+from tdpipe.pipeline.ray.placement import DeviceName, Placement, choose_device
 
 CPUS, GPUS = {"CPU": 1.0}, {"GPU": 1.0}
 

@@ -8,8 +8,8 @@ import pytest
 import ray
 
 from tdpipe.core.errors import PipelineError
-from tdpipe.pipeline import ray_cluster
-from tdpipe.pipeline.ray_cluster import RayCluster
+from tdpipe.pipeline.ray import cluster as ray_cluster
+from tdpipe.pipeline.ray.cluster import RayCluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tdpipe.pipeline.rendezvous import Rendezvous, RendezvousStore
-from tdpipe.pipeline.secure_sockets import EpochKeys
+from tdpipe.pipeline.transport.rendezvous import Rendezvous, RendezvousStore
+from tdpipe.pipeline.transport.secure_sockets import EpochKeys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

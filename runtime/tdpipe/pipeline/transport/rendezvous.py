@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
-    from tdpipe.pipeline.secure_sockets import EpochKeys
+    from tdpipe.pipeline.transport.secure_sockets import EpochKeys
 
 _LISTEN_BACKLOG = 128
 

@@ -18,14 +18,14 @@ from ray.exceptions import RayError
 
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StageFailure
-from tdpipe.pipeline.actor import StageActor
-from tdpipe.pipeline.control_socket import ControlServer
-from tdpipe.pipeline.placement import Placement, check_gpus, choose_device
-from tdpipe.pipeline.ray_cluster import RayCluster
-from tdpipe.pipeline.ray_stages import RayStages
-from tdpipe.pipeline.rendezvous import Rendezvous, RendezvousStore
-from tdpipe.pipeline.secure_sockets import EpochKeys, SecureSockets
+from tdpipe.pipeline.ray.actor import StageActor
+from tdpipe.pipeline.ray.cluster import RayCluster
+from tdpipe.pipeline.ray.placement import Placement, check_gpus, choose_device
+from tdpipe.pipeline.ray.stages import RayStages
 from tdpipe.pipeline.stage_group import StagePipeline
+from tdpipe.pipeline.transport.control_socket import ControlServer
+from tdpipe.pipeline.transport.rendezvous import Rendezvous, RendezvousStore
+from tdpipe.pipeline.transport.secure_sockets import EpochKeys, SecureSockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
     from tdpipe.core.settings import PipelineSettings
-    from tdpipe.pipeline.actor import LoadResult
+    from tdpipe.pipeline.ray.actor import LoadResult
     from tdpipe.pipeline.stage_builder import StageBuilder
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from tdpipe.core.step import TokenFeedback
 from tdpipe.core.wire import decode, encode
 
 if TYPE_CHECKING:
-    from tdpipe.pipeline.secure_sockets import SecureSockets
+    from tdpipe.pipeline.transport.secure_sockets import SecureSockets
 
 
 class FeedbackSocket:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import ray
 
 from tdpipe.core.errors import PipelineError
-from tdpipe.pipeline.stage_watch import StageWatch
+from tdpipe.pipeline.ray.stage_watch import StageWatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
     from tdpipe.core.step import StageReport, Step
-    from tdpipe.pipeline.control_socket import ControlServer
+    from tdpipe.pipeline.transport.control_socket import ControlServer
 
 _EXIT_SECONDS = 1.0
 """Time that stages have to end their loops before they are killed."""

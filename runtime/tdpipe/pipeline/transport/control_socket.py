@@ -22,7 +22,7 @@ from tdpipe.core.wire import decode, encode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tdpipe.pipeline.secure_sockets import SecureSockets
+    from tdpipe.pipeline.transport.secure_sockets import SecureSockets
 
 _HELLO = _STOP = b""
 

@@ -18,17 +18,17 @@ import torch
 from tdpipe.core.errors import TDPipeError
 from tdpipe.core.step import StageFailure
 from tdpipe.model.device import resolve_device
-from tdpipe.pipeline.control_socket import StageControl
-from tdpipe.pipeline.feedback_socket import FeedbackSocket
-from tdpipe.pipeline.secure_sockets import SecureSockets
 from tdpipe.pipeline.stage_builder import stage_device
-from tdpipe.pipeline.torch_activations import connect_neighbours
+from tdpipe.pipeline.transport.control_socket import StageControl
+from tdpipe.pipeline.transport.feedback_socket import FeedbackSocket
+from tdpipe.pipeline.transport.secure_sockets import SecureSockets
+from tdpipe.pipeline.transport.torch_activations import connect_neighbours
 from tdpipe.stage.loop import StageLoop
 
 if TYPE_CHECKING:
     from tdpipe.pipeline.base import StageDevice
-    from tdpipe.pipeline.rendezvous import Rendezvous
     from tdpipe.pipeline.stage_builder import LoadedStage, StageBuilder
+    from tdpipe.pipeline.transport.rendezvous import Rendezvous
 
 _FEEDBACK_KEY = "feedback"
 

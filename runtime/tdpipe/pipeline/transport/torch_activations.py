@@ -16,7 +16,7 @@ from torch import distributed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tdpipe.pipeline.rendezvous import Rendezvous
+    from tdpipe.pipeline.transport.rendezvous import Rendezvous
 
 _MAX_UNFINISHED_SENDS = 8
 

@@ -1,0 +1,1 @@
+"""What travels between the processes of a pipeline: steps, reports, activations and sampled tokens."""
