@@ -14,7 +14,7 @@ import typer
 import tdpipe
 from tdpipe.core.errors import SettingsError
 from tdpipe.core.settings import Settings, load_settings
-from tdpipe.core.settings_variables import variable_name
+from tdpipe.core.settings.variables import variable_name
 
 _DEMO_CHECKPOINT = Path("examples", "demo_model", "checkpoint")
 
