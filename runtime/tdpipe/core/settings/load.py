@@ -17,9 +17,11 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as SourceError
 
 from tdpipe.core.errors import SettingsError
+from tdpipe.core.settings.cluster import ClusterSettings
 from tdpipe.core.settings.model import ModelSettings
 from tdpipe.core.settings.pipeline import CacheSettings, PipelineSettings
 from tdpipe.core.settings.problems import to_settings_error
+from tdpipe.core.settings.recovery import ProcessSettings, RecoverySettings
 from tdpipe.core.settings.scheduler import PredictorSettings, SchedulerSettings
 from tdpipe.core.settings.server import ServerSettings
 from tdpipe.core.settings.variables import (
@@ -49,6 +51,9 @@ class Settings(BaseSettings):
     scheduler: SchedulerSettings = SchedulerSettings()
     predictor: PredictorSettings = PredictorSettings()
     server: ServerSettings = ServerSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    recovery: RecoverySettings = RecoverySettings()
+    process: ProcessSettings = ProcessSettings()
 
 
 def load_settings(

@@ -17,6 +17,15 @@ class ServerSettings(Section):
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may call the API from a browser, such as `https://chat.example.org`; `*` allows any."""
 
+    recovery_patience: float = Field(default=300.0, ge=0)
+    """Seconds for which requests are still accepted, and wait, while failed stages restart."""
+    recovery_queue: int = Field(default=4096, ge=0)
+    """Number of unfinished requests from which further ones are refused while failed stages restart."""
+    drain_pause: float = Field(default=0.0, ge=0)
+    """Seconds for which requests are still accepted after SIGTERM, until load balancers have noticed the end."""
+    drain_timeout: float = Field(default=30.0, ge=0)
+    """Seconds that running requests then have to finish."""
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

@@ -1,0 +1,21 @@
+"""The number of a start of the pipeline, by which everything that belongs to an earlier start is told apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Attempt:
+    """One start of the pipeline. Later attempts compare as greater.
+
+    Every attempt loads all stages again, because the stages of a broken pipeline cannot be connected a second time.
+    """
+
+    epoch: int
+    """Generation of the workers, which whoever starts the workers counts."""
+    number: int
+    """Number of the start within the epoch, which the controller counts from 1."""
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.number}"
