@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tdpipe.core.attempt import Attempt
 from tdpipe.core.capacity import Capacity
 from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import FinishReason, Request
@@ -268,7 +269,7 @@ def test_with_oracle_lengths_nothing_is_preempted(case: Case) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_a_new_epoch_starts_every_sequence_again_with_its_tokens(
+def test_a_new_attempt_starts_every_sequence_again_with_its_tokens(
     policy: str, data: st.DataObject
 ) -> None:
     case = data.draw(cases(aborts=False))
@@ -279,13 +280,20 @@ def test_a_new_epoch_starts_every_sequence_again_with_its_tokens(
         if not replay.scheduler.state.sequences:
             break
         replay.advance()
-    replay.scheduler.requeue_all(2)
+    scheduler = replay.scheduler
+    capacity = replace(scheduler.capacity, blocks=data.draw(st.integers(1, case.blocks)))
+    unfinished = set(scheduler.state.sequences)
+    dropped = set(scheduler.requeue_all(Attempt(1, 2), capacity, proportional_cost(case.stages)))
     replay.in_flight.clear()
-    assert replay.scheduler.state.pool.used == 0
-    while replay.scheduler.state.sequences:
+    assert scheduler.state.pool.used == 0
+    while scheduler.state.sequences:
         replay.advance()
     for index, arrival in enumerate(case.arrivals):
-        assert replay.output[str(index)] == expected_length(arrival)
+        name = str(index)
+        fits = arrival.prompt + arrival.max_tokens <= capacity.longest_sequence
+        assert (name in dropped) == (name in unfinished and not fits)
+        if name not in dropped:
+            assert replay.output[name] == expected_length(arrival)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -1,6 +1,6 @@
 """Errors that a person can act on.
 
-Each says in one line what is wrong and how to fix it. The CLI prints that line and exits with the error's exit code; the
+Each says in one line what is wrong and how to fix it. The CLI prints that line and exits with its exit code; the
 server turns it into an HTTP error in OpenAI's format. An error of a stage carries the stage's number to the controller.
 """
 

@@ -24,6 +24,7 @@ from tdpipe.scheduling.step_issuer import StepIssuer
 from tdpipe.scheduling.view import View
 
 if TYPE_CHECKING:
+    from tdpipe.core.attempt import Attempt
     from tdpipe.core.capacity import Capacity
     from tdpipe.core.lengths import LengthDistribution
     from tdpipe.core.step import IntArray, Step
@@ -66,11 +67,13 @@ class Scheduler:
     def __init__(
         self, policy: Policy, capacity: Capacity, cost: CostModel, first_step: int = 0
     ) -> None:
-        self.capacity = capacity
-        pool = BlockPool(capacity.blocks, capacity.block_size)
-        max_blocks = pool.blocks_for(capacity.max_context)
-        self._state = SchedulerState(pool, RunningSequences(capacity.slots, max_blocks))
+        self._state = SchedulerState(*_empty(capacity))
         self._policy = policy
+        self._begin(capacity, cost, first_step)
+
+    def _begin(self, capacity: Capacity, cost: CostModel, first_step: int) -> None:
+        """Schedule for a pipeline that holds no KV yet."""
+        self.capacity = capacity
         forecast = KVForecast(capacity.max_context, capacity.block_size)
         self._view = View(self._state, len(cost.stages), cost, forecast)
         self._issuer = StepIssuer(self._state, first_step)
@@ -131,23 +134,40 @@ class Scheduler:
         self._state.end(sequence)
         return True
 
-    def requeue_all(self, epoch: int, first_step: int = 0) -> None:
+    def requeue_all(
+        self, attempt: Attempt, capacity: Capacity, cost: CostModel, first_step: int = 0
+    ) -> list[str]:
         """Queue every sequence again with the tokens that it has, because a new pipeline has no KV of the old one.
 
-        Results of earlier epochs must not be booked any more; steps count from `first_step` again.
+        Results of earlier attempts must not be booked any more.
+
+        Args:
+            attempt: the start of the new pipeline.
+            capacity: what the new pipeline holds, which may be less than before.
+            cost: what steps cost on the new pipeline.
+            first_step: number of the next step.
+
+        Returns:
+            Ids of the requests that have ended because the new pipeline could not run them even alone.
 
         Raises:
-            ValueError: the epoch is not later than the one before.
+            ValueError: the attempt is not later than the one before.
         """
-        if epoch <= self._state.epoch:
-            raise ValueError(f"epoch {epoch} does not follow {self._state.epoch}")
-        self._state.epoch = epoch
-        for slot in self._state.slots.occupied:
-            self._state.preempt(int(slot))
-        self._state.in_flight.clear()
-        self._state.late_tokens.clear()
-        self._issuer = StepIssuer(self._state, first_step)
+        state = self._state
+        if state.attempt is not None and attempt <= state.attempt:
+            raise ValueError(f"attempt {attempt} does not follow {state.attempt}")
+        state.attempt = attempt
+        for slot in state.slots.occupied:
+            state.requeue(int(slot))
+        state.in_flight.clear()
+        state.late_tokens.clear()
+        oversized = [each for each in state.sequences.values() if not _fits(each.request, capacity)]
+        for sequence in oversized:
+            state.end(sequence)
+        state.pool, state.slots = _empty(capacity)
         self._policy.reset()
+        self._begin(capacity, cost, first_step)
+        return [sequence.request.id for sequence in oversized]
 
     def next_step(self, now: float) -> Step | Wait:
         """Return the next step to issue, in order, or what to wait for."""
@@ -224,3 +244,16 @@ class Scheduler:
         if late_tokens[number] == 0:
             del late_tokens[number]
         return self._state.waiting.find(number)
+
+
+def _empty(capacity: Capacity) -> tuple[BlockPool, RunningSequences]:
+    pool = BlockPool(capacity.blocks, capacity.block_size)
+    return pool, RunningSequences(capacity.slots, pool.blocks_for(capacity.max_context))
+
+
+def _fits(request: Request, capacity: Capacity) -> bool:
+    try:
+        capacity.check(len(request.prompt), request.max_tokens)
+    except RequestError:
+        return False
+    return True

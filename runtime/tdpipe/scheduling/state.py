@@ -9,6 +9,7 @@ from tdpipe.core.step import Phase
 from tdpipe.scheduling.waiting_queue import WaitingQueue
 
 if TYPE_CHECKING:
+    from tdpipe.core.attempt import Attempt
     from tdpipe.core.step import IntArray
     from tdpipe.scheduling.block_pool import BlockPool
     from tdpipe.scheduling.running_sequences import RunningSequences
@@ -37,8 +38,8 @@ class SchedulerState:
     """Steps in flight by number, in the order of issue."""
     late_tokens: dict[int, int] = field(default_factory=dict)
     """Number of tokens in flight of each sequence that has lost its slot, by sequence number."""
-    epoch: int = 0
-    """Epoch of the pipeline that executes the steps."""
+    attempt: Attempt | None = None
+    """Start of the pipeline that executes the steps; None until a start replaces the first one."""
     added: int = 0
     """Number of requests since the start, which is also the number of the next one."""
     last_arrival: float = 0.0
@@ -58,15 +59,20 @@ class SchedulerState:
         self.pure_phase = phase
 
     def preempt(self, slot: int) -> None:
-        """Take a sequence's KV and queue the sequence again with the tokens that it has."""
-        sequence = self.slots.sequences[slot]
-        assert sequence is not None
+        """Take a sequence's KV for others, and queue the sequence again with the tokens that it has."""
         pending = int(self.slots.pending[slot])
-        self.pool.release(self.slots.remove(slot))
-        self.waiting.put_back(sequence)
+        sequence = self.requeue(slot)
         self.preemptions += 1
         if pending:
             self.late_tokens[sequence.number] = pending
+
+    def requeue(self, slot: int) -> Sequence:
+        """Free a slot and its blocks, and queue its sequence before the new ones."""
+        sequence = self.slots.sequences[slot]
+        assert sequence is not None
+        self.pool.release(self.slots.remove(slot))
+        self.waiting.put_back(sequence)
+        return sequence
 
     def end(self, sequence: Sequence) -> None:
         """Forget a sequence and free what it holds."""

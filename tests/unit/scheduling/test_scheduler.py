@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from tdpipe.core.attempt import Attempt
 from tdpipe.core.capacity import Capacity
 from tdpipe.core.errors import RequestError
 from tdpipe.core.lengths import LengthDistribution
@@ -29,6 +31,13 @@ STOP = 99
 def make_scheduler(*, blocks: int = 8, stages: int = 1, first_step: int = 0) -> Scheduler:
     capacity = Capacity(blocks, block_size=4, slots=4, max_context=32)
     return Scheduler(HybridPolicy(16), capacity, proportional_cost(stages), first_step)
+
+
+def requeue(
+    scheduler: Scheduler, attempt: int, *, blocks: int = 8, first_step: int = 0
+) -> list[str]:
+    capacity = replace(scheduler.capacity, blocks=blocks)
+    return scheduler.requeue_all(Attempt(1, attempt), capacity, proportional_cost(1), first_step)
 
 
 def request(name: str, prompt: int = 4, max_tokens: int = 20, *stops: int) -> Request:
@@ -148,7 +157,7 @@ def test_a_new_pipeline_gets_steps_from_its_first_one_on_and_whole_sequences() -
     scheduler.add(request("a"), 0.0)
     book(scheduler, issue(scheduler), 7)
     issue(scheduler)
-    scheduler.requeue_all(1, first_step=40)
+    requeue(scheduler, 2, first_step=40)
     step = issue(scheduler)
     assert step.id == 40
     assert step.starts[0].tokens.tolist() == [0, 1, 2, 3, 7]
@@ -177,11 +186,35 @@ def test_an_id_in_use_is_refused() -> None:
         scheduler.add(request("a"), 0.0)
 
 
-def test_a_pipeline_of_an_earlier_epoch_is_refused() -> None:
+@pytest.mark.parametrize("later", [Attempt(3, 2), Attempt(2, 9), Attempt(3, 1)])
+def test_only_a_later_attempt_takes_over(later: Attempt) -> None:
     scheduler = make_scheduler()
-    scheduler.requeue_all(3)
-    with pytest.raises(ValueError, match="epoch 3 does not follow 3"):
-        scheduler.requeue_all(3)
+    requeue(scheduler, 1)
+    capacity, cost = scheduler.capacity, proportional_cost(1)
+    scheduler.requeue_all(Attempt(3, 2), capacity, cost)
+    with pytest.raises(ValueError, match=f"attempt {later} does not follow 3.2"):
+        scheduler.requeue_all(later, capacity, cost)
+    scheduler.requeue_all(Attempt(4, 1), capacity, cost)
+
+
+def test_requests_that_a_smaller_pipeline_cannot_run_end_and_the_others_go_on() -> None:
+    scheduler = make_scheduler()
+    for name, max_tokens in (("running", 20), ("small", 4), ("waiting", 20)):
+        scheduler.add(request(name, 4, max_tokens), 0.0)
+        if name == "small":
+            book(scheduler, issue(scheduler), 7, 8)
+    assert requeue(scheduler, 2, blocks=3) == ["running", "waiting"]
+    assert scheduler.state.sequences.keys() == {"small"}
+    assert scheduler.state.pool.blocks == 3
+    assert issue(scheduler).starts[0].tokens.tolist() == [0, 1, 2, 3, 8]
+
+
+def test_a_restart_is_no_preemption() -> None:
+    scheduler = make_scheduler()
+    scheduler.add(request("a"), 0.0)
+    issue(scheduler)
+    requeue(scheduler, 2)
+    assert scheduler.state.preemptions == 0
 
 
 def test_a_prefill_planned_with_a_preemption_does_not_run_in_its_step() -> None:
