@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tdpipe.controller.synthetic_steps import ExecutedStep
 
 if TYPE_CHECKING:
+    from tdpipe.core.attempt import Attempt
     from tdpipe.core.capacity import Capacity
     from tdpipe.core.step import Step
     from tdpipe.pipeline.base import Pipeline, StageDevice, StepResult
@@ -25,6 +26,7 @@ class RecordingPipeline:
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
+        self.attempt: Attempt = pipeline.attempt
         self.stages: int = pipeline.stages
         self.capacity: Capacity = pipeline.capacity
         self.devices: tuple[StageDevice, ...] = pipeline.devices

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tdpipe.core.errors import PipelineError
+from tdpipe.core.errors import ModelError
 from tdpipe.core.settings import load_settings
 from tdpipe.model.description import describe_model
 from tdpipe.pipeline.checkpoint_stages import CheckpointStages
@@ -53,6 +53,7 @@ def test_a_broken_checkpoint_fails_the_start_with_one_line(path: Path, tmp_path:
     for file in path.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes()[:2000])
     settings = load_settings(None, {"pipeline": {"stages": 1}})
-    with pytest.raises(PipelineError, match=r"^stage 0 could not load: model\.path: .*") as caught:
+    with pytest.raises(ModelError, match=r"^model\.path: .*") as caught:
         start_pipeline(settings, CheckpointStages.plan(settings, describe_model(tmp_path)), print)
     assert "\n" not in str(caught.value)
+    assert caught.value.stage == 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tdpipe.controller.snapshot import EngineSnapshot
 from tdpipe.controller.stream import TokenDelta
 from tdpipe.core.capacity import Capacity
-from tdpipe.core.errors import PipelineError, RequestError
+from tdpipe.core.errors import PipelineError, RequestError, TDPipeError
 from tdpipe.core.request import FinishReason
 from tdpipe.core.sampling import SamplingParams, TokenLogprobs
 
@@ -27,7 +27,9 @@ CAPACITY = Capacity(blocks=64, block_size=16, slots=64, max_context=256)
 @dataclass(frozen=True, slots=True)
 class FakeHealth:
     ready: bool
-    error: str | None
+    error: TDPipeError | None
+    reason: str | None = None
+    alive: bool = True
 
 
 @dataclass(slots=True)
@@ -99,7 +101,8 @@ class FakeEngine:
         return stream
 
     def health(self) -> FakeHealth:
-        return FakeHealth(self.error is None, self.error)
+        error = None if self.error is None else PipelineError(self.error)
+        return FakeHealth(error is None, error)
 
     def snapshot(self) -> EngineSnapshot:
         return EngineSnapshot()

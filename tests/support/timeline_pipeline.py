@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tdpipe.core.attempt import FIRST_ATTEMPT
 from tdpipe.core.latencies import Latencies
 from tdpipe.core.step import StepOutput
 from tdpipe.pipeline.base import StageDevice, StepResult
@@ -28,6 +29,7 @@ class TimelinePipeline:
         latencies: Latencies | None = None,
         noise: float = 0.0,
     ) -> None:
+        self.attempt = FIRST_ATTEMPT
         self.stages = len(cost.stages)
         self.capacity = capacity
         self.devices = (StageDevice("a clock", "cpu", "float32"),) * self.stages

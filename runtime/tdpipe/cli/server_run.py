@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tdpipe.cli.command_settings import is_demo
 from tdpipe.cli.startup_report import StartupReport
 from tdpipe.cli.stop_signals import exit_on_signals, interrupt_on_signals, interrupting_signals
-from tdpipe.core.errors import PipelineError
+from tdpipe.core.errors import PipelineError, TDPipeError
 from tdpipe.core.settings import Settings
 from tdpipe.server.app import create_app
 from tdpipe.server.engine_port import EnginePort
@@ -75,7 +75,7 @@ def run_server(settings: Settings) -> None:
                 chat=model.tokenizer.has_chat_template,
                 demo=is_demo(settings),
             )
-            raise PipelineError(_wait_for_failure(engine, server))
+            raise _wait_for_failure(engine, server)
         except (KeyboardInterrupt, SystemExit):
             report.step("stopping; press Ctrl-C again to exit at once")
         finally:
@@ -87,12 +87,12 @@ def run_server(settings: Settings) -> None:
             server.stop()
 
 
-def _wait_for_failure(engine: EnginePort, server: HttpServer) -> str:
+def _wait_for_failure(engine: EnginePort, server: HttpServer) -> TDPipeError:
     """Wait until the engine or the HTTP server has failed, and return the reason."""
     while not server.ended.wait(_HEALTH_CHECK_SECONDS):
         if (error := engine.health().error) is not None:
             return error
-    return "the HTTP server stopped unexpectedly; see the log"
+    return PipelineError("the HTTP server stopped unexpectedly; see the log")
 
 
 def _return_large_buffers() -> None:

@@ -1,26 +1,26 @@
 """The engine: one thread owns the scheduler and the pipeline, and other threads send it commands.
 
 No other thread touches either, so neither needs a lock. The thread issues steps until the scheduler needs a result, and
-then waits for the pipeline; a command wakes it up. If the pipeline fails, every stream fails with the reason.
+then waits for the pipeline; a command wakes it up. If the pipeline fails, requests wait for the next one and go on with
+the tokens that they have; if there will be none, every stream fails with the reason.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from tdpipe.controller.length_revision import LengthRevision
+from tdpipe.controller.listeners import Listener, Listeners
+from tdpipe.controller.readiness import PROBE, Readiness
 from tdpipe.controller.snapshot import FIRST_PHASE, EngineSnapshot, StageClock
-from tdpipe.controller.stream import RequestStream, TokenDelta
-from tdpipe.core.errors import NonFiniteLogitsError, PipelineError, TDPipeError
-from tdpipe.core.request import FinishReason, Request
+from tdpipe.controller.stream import RequestStream
+from tdpipe.core.errors import PipelineError, RequestError, ShutdownError, TDPipeError
+from tdpipe.core.request import Request
 from tdpipe.core.step import Step
 from tdpipe.prediction.features import PromptFeatures
 from tdpipe.scheduling.scheduler import Wait
@@ -28,6 +28,10 @@ from tdpipe.scheduling.scheduler import Wait
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tdpipe.controller.pipeline_starter import StartedPipeline
+    from tdpipe.controller.readiness import EngineHealth
+    from tdpipe.controller.recovery import Recovery
+    from tdpipe.core.capacity import Capacity
     from tdpipe.core.sampling import SamplingParams
     from tdpipe.pipeline.base import Pipeline, StepResult
     from tdpipe.prediction.length_predictor import LengthPredictor
@@ -35,28 +39,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _JOIN_TIMEOUT_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class EngineHealth:
-    """Whether the engine serves requests, and the error if it does not."""
-
-    ready: bool
-    error: str | None
-
-
-@dataclass(slots=True)
-class _Listener:
-    """A request that has not ended, and the stream that its tokens go to."""
-
-    loop: asyncio.AbstractEventLoop
-    stream: RequestStream
-    request: Request
-    features: PromptFeatures
-    received: int = 0
-
-    def fail(self, error: TDPipeError) -> None:
-        _call(self.loop, partial(self.stream.fail, error))
+_TURN_SECONDS = 5.0
+"""Longest wait of the loop, so that it can be seen to turn."""
 
 
 class Engine:
@@ -67,6 +51,8 @@ class Engine:
         scheduler: The scheduler that decides on steps.
         predictor: The predictor of output lengths.
         vocab_size: The size of the model's vocabulary.
+        recovery: Replaces failed pipelines; `close` closes it as well. None lets the first failure end the engine.
+        readiness: Judges whether requests can be taken. None takes them from the start.
     """
 
     def __init__(
@@ -75,23 +61,35 @@ class Engine:
         scheduler: Scheduler,
         predictor: LengthPredictor,
         vocab_size: int,
+        recovery: Recovery | None = None,
+        readiness: Readiness | None = None,
     ) -> None:
-        self.capacity = pipeline.capacity
         self.vocab_size = vocab_size
-        self._pipeline = pipeline
+        self._pipeline: Pipeline | None = pipeline
         self._scheduler = scheduler
         self._predictor = predictor
+        self._recovery = recovery
+        self._readiness = readiness or Readiness()
         self._revision = LengthRevision(predictor, scheduler)
         self._clock = StageClock(pipeline.stages)
         self._commands: deque[Callable[[], None]] = deque()
-        self._listeners: dict[str, _Listener] = {}
+        self._listeners = Listeners(predictor)
         self._phase = FIRST_PHASE
         self._non_finite_logits = 0
-        self._error: str | None = None
+        self._restarts = 0
+        self._error: TDPipeError | None = None
         self._closing = False
         self._lock = threading.Lock()
+        self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        if not self._readiness.proven:
+            self._probe()
         self._thread.start()
+
+    @property
+    def capacity(self) -> Capacity:
+        """What the pipeline holds. A restart may change it."""
+        return self._scheduler.capacity
 
     def submit(
         self,
@@ -115,6 +113,7 @@ class Engine:
         Raises:
             RequestError: The request is empty or can never fit.
             PipelineError: The engine has ended.
+            ShutdownError: The engine was closed.
         """
         self.capacity.check(len(prompt), max_tokens)
         if features is None:
@@ -126,14 +125,30 @@ class Engine:
             abort=lambda: self._send(lambda: self._end_request(listener)),
             finish=lambda length: self._send(lambda: self._end_request(listener, length)),
         )
-        listener = _Listener(asyncio.get_running_loop(), stream, request, features)
+        listener = Listener(asyncio.get_running_loop(), stream, request, features)
         if not self._send(lambda: self._add(listener)):
-            raise PipelineError(self._error or "the engine is closed")
+            raise self._error or _closed()
         return stream
 
     def health(self) -> EngineHealth:
         """Return whether the engine serves requests; may be called from any thread."""
-        return EngineHealth(self._error is None and not self._closing, self._error)
+        error = self._error
+        if error is None and self._recovery is not None:
+            error = self._recovery.failure()
+        if error is None and self._closing:
+            error = _closed()
+        step = self._recovery.step if self._recovery is not None else ""
+        return self._readiness.health(error, len(self._listeners), step, time.monotonic())
+
+    def await_ready(self) -> None:
+        """Wait until a generation has passed.
+
+        Raises:
+            TDPipeError: The engine has failed.
+        """
+        self._readiness.await_proof()
+        if self._error is not None:
+            raise self._error
 
     def snapshot(self) -> EngineSnapshot:
         """Return the current state; may be called from any thread.
@@ -150,6 +165,7 @@ class Engine:
             phase_switches=state.phase_switches,
             preemptions=state.preemptions,
             non_finite_logits=self._non_finite_logits,
+            restarts=self._restarts,
             stage_busy=self._clock.busy,
             stage_bubble=self._clock.bubble,
         )
@@ -158,116 +174,162 @@ class Engine:
         """End the thread and the pipeline; unfinished streams fail. Idempotent."""
         with self._lock:
             self._closing = True
-        self._pipeline.wake()
+        self._wake()
         self._predictor.close()
         self._thread.join(_JOIN_TIMEOUT_SECONDS)
-        self._pipeline.close()
+        if self._pipeline is not None:
+            self._pipeline.close()
+        if self._recovery is not None:
+            self._recovery.close(_JOIN_TIMEOUT_SECONDS)
 
     def _send(self, command: Callable[[], None]) -> bool:
         with self._lock:
             if self._closing or self._error is not None:
                 return False
             self._commands.append(command)
-        self._pipeline.wake()
+        self._wake()
         return True
 
+    def _wake(self) -> None:
+        self._woken.set()
+        if (pipeline := self._pipeline) is not None:
+            pipeline.wake()
+
     def _run(self) -> None:
+        error: TDPipeError
         try:
             while not self._closing:
+                self._readiness.turned(time.monotonic())
+                self._woken.clear()
                 while self._commands:
                     self._commands.popleft()()
-                step = self._scheduler.next_step(time.monotonic())
-                if isinstance(step, Step):
-                    self._issue(step)
-                elif step is Wait.FOR_RESULT and not self._scheduler.state.in_flight:
-                    raise RuntimeError("the scheduler waits for a result, but no step is in flight")
-                timeout = 0.0 if isinstance(step, Step) else None  # None waits for any event
-                for result in self._pipeline.poll(timeout):
-                    self._complete(result)
-        except PipelineError as error:
-            _log.error("the pipeline failed: %s", error)
-            self._fail(str(error))
-        except Exception as error:
+                if self._pipeline is None:
+                    self._await_pipeline()
+                else:
+                    self._advance(self._pipeline)
+        except TDPipeError as failure:
+            _log.error("the engine ends: %s", failure)
+            error = failure
+        except Exception as failure:
             _log.exception("the engine failed")
-            self._fail(f"the engine failed: {error!r}")
+            error = PipelineError(f"the engine failed: {failure!r}")
         else:
-            self._fail("the engine was closed")
+            error = _closed()
+        self._fail(error)
 
-    def _issue(self, step: Step) -> None:
+    def _advance(self, pipeline: Pipeline) -> None:
+        step = self._scheduler.next_step(time.monotonic())
+        if step is Wait.FOR_RESULT and not self._scheduler.state.in_flight:
+            raise RuntimeError("the scheduler waits for a result, but no step is in flight")
+        try:
+            if isinstance(step, Step):
+                self._issue(pipeline, step)
+            for result in pipeline.poll(0.0 if isinstance(step, Step) else _TURN_SECONDS):
+                self._complete(result)
+        except PipelineError as error:
+            if self._recovery is None or self._closing:
+                raise
+            self._recover(pipeline, error, self._recovery)
+
+    def _issue(self, pipeline: Pipeline, step: Step) -> None:
         self._phase = step.phase
         self._clock.started(time.monotonic())
-        self._pipeline.submit(step)
+        pipeline.submit(step)
 
     def _complete(self, result: StepResult) -> None:
         now = time.monotonic()
         output = result.output
         emission = self._scheduler.on_result(output.step, output.tokens)
         self._clock.completed(result.busy, len(self._scheduler.state.in_flight), now)
-        pushes: dict[asyncio.AbstractEventLoop, list[tuple[RequestStream, TokenDelta]]] = {}
-        for name, token, row in zip(
-            emission.request_ids, emission.tokens, emission.rows, strict=True
-        ):
-            listener = self._listeners[name]
-            listener.received += 1
-            finish = emission.finished.get(name)
-            logprobs = output.logprobs[row] if output.logprobs else None
-            delta = TokenDelta((token,), (logprobs,), finish)
-            pushes.setdefault(listener.loop, []).append((listener.stream, delta))
-            if finish is not None:
-                self._remove(name, listener.received, complete=finish is FinishReason.STOP)
-        for name in emission.failed:
-            listener = self._listeners[name]
-            listener.fail(NonFiniteLogitsError())
-            self._non_finite_logits += 1
-            self._remove(name, listener.received, complete=False)
-        for loop, deltas in pushes.items():
-            _call(loop, partial(_push, deltas))
-        self._revision.advance(
-            lambda: ((each.request.id, each.features) for each in self._listeners.values())
-        )
+        if (emission.tokens or emission.failed) and not self._readiness.proven:
+            self._readiness.prove()
+        if emission.tokens and self._recovery is not None:
+            self._recovery.served()
+        self._non_finite_logits += len(emission.failed)
+        self._listeners.deliver(emission, output)
+        self._revision.advance(self._listeners.unfinished)
 
-    def _add(self, listener: _Listener) -> None:
+    def _recover(self, pipeline: Pipeline, error: PipelineError, recovery: Recovery) -> None:
+        _log.error("the pipeline of attempt %s failed: %s", pipeline.attempt, error)
+        self._pipeline = None
+        self._clock.stopped(time.monotonic())
+        self._readiness.doubt(time.monotonic())
+        recovery.begin(pipeline, error, self._wake)
+
+    def _await_pipeline(self) -> None:
+        assert self._recovery is not None
+        started = self._recovery.take_outcome()
+        if started is None:
+            self._woken.wait(_TURN_SECONDS)
+        else:
+            self._resume(started)
+
+    def _resume(self, started: StartedPipeline) -> None:
+        """Go on with a new pipeline: all requests start again with the tokens that they have."""
+        pipeline = started.pipeline
+        oversized = self._scheduler.requeue_all(
+            pipeline.attempt, pipeline.capacity, started.cost, started.first_step
+        )
+        longest = pipeline.capacity.longest_sequence
+        self._listeners.fail(
+            oversized,
+            RequestError(
+                f"the stages were restarted with a smaller KV cache, in which this request does not fit: prompt and "
+                f"output together may have {longest} tokens; ask for less"
+            ),
+        )
+        self._restarts += 1
+        self._pipeline = pipeline
+        _log.info(
+            "attempt %s goes on with %d requests",
+            pipeline.attempt,
+            len(self._scheduler.state.sequences),
+        )
+        if not self._scheduler.state.sequences:
+            self._probe()
+
+    def _probe(self) -> None:
+        self._scheduler.add(PROBE, time.monotonic())
+
+    def _add(self, listener: Listener) -> None:
         name = listener.request.id
         if self._error is not None:
-            listener.fail(PipelineError(self._error))
+            listener.fail(self._error)
         elif name in self._listeners:
             listener.fail(PipelineError(f"request id {name} is in use; choose another"))
         else:
-            self._listeners[name] = listener
-            self._scheduler.add(listener.request, time.monotonic())
+            try:
+                self._scheduler.add(listener.request, time.monotonic())
+            except (
+                RequestError
+            ) as error:  # a restart has changed the capacity since the request was accepted
+                listener.fail(error)
+            else:
+                self._listeners.add(listener)
 
-    def _end_request(self, listener: _Listener, length: int | None = None) -> None:
+    def _end_request(self, listener: Listener, length: int | None = None) -> None:
         """End a request that is complete after `length` output tokens; None aborts it."""
         name = listener.request.id
-        if self._listeners.get(name) is listener:
+        if self._listeners.has(listener):
             if length is None:
                 self._scheduler.abort(name)
             else:
                 self._scheduler.finish(name, length)
             output_tokens = listener.received if length is None else length
-            self._remove(name, output_tokens, complete=length is not None)
+            self._listeners.remove(name, output_tokens, complete=length is not None)
 
-    def _remove(self, request_id: str, output_tokens: int, *, complete: bool) -> None:
-        features = self._listeners.pop(request_id).features
-        self._predictor.observe(features, output_tokens, complete=complete)
-
-    def _fail(self, reason: str) -> None:
+    def _fail(self, error: TDPipeError) -> None:
         with self._lock:
-            self._error = reason
+            self._error = error
             commands, self._commands = self._commands, deque()
-        for listener in self._listeners.values():
-            listener.fail(PipelineError(reason))
-        self._listeners.clear()
+        self._listeners.fail_all(error)
         # A request that was accepted in the meantime must fail as well; the other commands have no effect any more.
         for command in commands:
             command()
+        self._readiness.prove()
 
 
-def _push(deltas: list[tuple[RequestStream, TokenDelta]]) -> None:
-    for stream, delta in deltas:
-        stream.push(delta)
-
-
-def _call(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody reads the stream
-        loop.call_soon_threadsafe(action)
+def _closed() -> ShutdownError:
+    return ShutdownError(
+        "the server is shutting down; send the request to another one, or again later"
+    )

@@ -51,13 +51,12 @@ def load_profile(settings: Settings, stages: CheckpointStages) -> Profile | None
     return profile
 
 
-def check_device(profile: Profile, pipeline: Pipeline, threads: int) -> None:
+def check_device(profile: Profile, pipeline: Pipeline) -> None:
     """Refuse a profile that was measured under other conditions than those of the started pipeline.
 
     Args:
         profile: The profile.
         pipeline: The started pipeline.
-        threads: The number of threads of each stage that computes on a CPU.
 
     Raises:
         SettingsError: The pipeline computes on other devices, in another data type or with another number of threads.
@@ -69,11 +68,11 @@ def check_device(profile: Profile, pipeline: Pipeline, threads: int) -> None:
             f"measured on {device_list(made.devices)}, the stages compute on {device_list(names)}"
         )
         raise SettingsError(_FIELD, problem, _REMEDY)
-    on_cpu = any(device.kind == "cpu" for device in pipeline.devices)
-    if on_cpu and made.threads_per_stage != threads:
+    threads = max((each.threads for each in pipeline.devices if each.kind == "cpu"), default=None)
+    if threads is not None and made.threads_per_stage != threads:
         problem = (
             f"measured with {made.threads_per_stage} threads a stage, "
-            f"pipeline.threads_per_stage is {threads}"
+            f"the stages compute with {threads}"
         )
         raise SettingsError(_FIELD, problem, _REMEDY)
     dtypes = {device.dtype for device in pipeline.devices}

@@ -32,6 +32,8 @@ class EngineSnapshot:
     preemptions: int = 0
     non_finite_logits: int = 0
     """Number of requests that ended because their logits were not finite."""
+    restarts: int = 0
+    """Number of pipelines that have replaced a failed one."""
     stage_busy: tuple[float, ...] = ()
     """[stages] seconds of computing."""
     stage_bubble: tuple[float, ...] = ()
@@ -60,6 +62,12 @@ class StageClock:
         """Note that a step was issued at time `now`."""
         if self._active_since is None:
             self._active_since = now
+
+    def stopped(self, now: float) -> None:
+        """Note that the pipeline failed at time `now`, so that no step is in flight."""
+        if self._active_since is not None:
+            self._active += now - self._active_since
+            self._active_since = None
 
     def completed(self, busy: tuple[float, ...], in_flight: int, now: float) -> None:
         """Note that a step completed at time `now`.

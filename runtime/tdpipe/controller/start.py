@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tdpipe.controller.engine import Engine
-from tdpipe.controller.engine_profile import check_device, load_profile
-from tdpipe.controller.warm_up import WarmUp
+from tdpipe.controller.engine_profile import load_profile
+from tdpipe.controller.pipeline_starter import PipelineStarter
+from tdpipe.controller.readiness import Readiness
+from tdpipe.controller.recovery import Recovery
+from tdpipe.controller.restart_budget import RestartBudget
 from tdpipe.model.description import describe_model
 from tdpipe.pipeline.checkpoint_stages import CheckpointStages
-from tdpipe.pipeline.start import start_pipeline
+from tdpipe.pipeline.start import make_host
 from tdpipe.prediction.catboost_predictor import CatBoostPredictor
 from tdpipe.prediction.model_file import read_model
 from tdpipe.prediction.training_process import TrainingProcess
-from tdpipe.scheduling.cost_fit import fit_cost
-from tdpipe.scheduling.cost_model import profiled_cost
 from tdpipe.scheduling.policies.make import make_policy
 from tdpipe.scheduling.scheduler import Scheduler
 
@@ -23,18 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tdpipe.core.settings import PredictorSettings, Settings
-    from tdpipe.pipeline.base import Pipeline
+    from tdpipe.pipeline.base import Pipeline, PipelineHost
     from tdpipe.prediction.length_predictor import LengthPredictor
-
-_WARM_UP_SECONDS = 3.0
-_PROFILED_WARM_UP_SECONDS = 0.5
-"""Warm-up with a profile, which has the costs, so that only kernels have to be run once."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineParts:
-    """The arguments of an `Engine`, with the pipeline started and warmed up."""
+    """What an `Engine` is made of, with the pipeline started and warmed up."""
 
+    starter: PipelineStarter
+    """Starter of the pipeline and of those that may replace it."""
     pipeline: Pipeline
     scheduler: Scheduler
     predictor: LengthPredictor
@@ -56,15 +55,39 @@ def plan_stages(settings: Settings) -> CheckpointStages:
 
 
 def start_engine(
-    settings: Settings, stages: CheckpointStages, progress: Callable[[str], None]
+    settings: Settings,
+    stages: CheckpointStages,
+    progress: Callable[[str], None],
+    host: PipelineHost | None = None,
 ) -> Engine:
-    """Load a checkpoint into a pipeline, warm it up and start the engine; arguments are those of `prepare_engine`."""
-    parts = prepare_engine(settings, stages, progress)
-    return Engine(parts.pipeline, parts.scheduler, parts.predictor, parts.vocab_size)
+    """Start the engine, and return when it has generated a first token.
+
+    Arguments and errors are those of `prepare_engine`.
+    """
+    parts = prepare_engine(settings, stages, progress, host)
+    budget = RestartBudget(settings.recovery.max_restarts, settings.recovery.max_restarts_per_hour)
+    server = settings.server
+    engine = Engine(
+        parts.pipeline,
+        parts.scheduler,
+        parts.predictor,
+        parts.vocab_size,
+        Recovery(parts.starter, budget, progress),
+        Readiness(proven=False, patience=server.recovery_patience, queue=server.recovery_queue),
+    )
+    try:
+        engine.await_ready()
+    except BaseException:
+        engine.close()
+        raise
+    return engine
 
 
 def prepare_engine(
-    settings: Settings, stages: CheckpointStages, progress: Callable[[str], None]
+    settings: Settings,
+    stages: CheckpointStages,
+    progress: Callable[[str], None],
+    host: PipelineHost | None = None,
 ) -> EngineParts:
     """Load a checkpoint into a pipeline and warm it up.
 
@@ -72,34 +95,27 @@ def prepare_engine(
         settings: All settings.
         stages: The checkpoint's stages, planned from these settings.
         progress: Called with a line of text for each step of the start.
+        host: Starts the stages, and is closed if the start fails. None takes the host of `pipeline.host`.
 
     Raises:
         SettingsError: A setting does not fit the machine, or the profile is of another pipeline.
         ModelError: The checkpoint cannot be loaded.
         PipelineError: The pipeline does not start.
     """
-    profile = load_profile(settings, stages)
-    predictor = _make_predictor(settings.predictor)
-    pipeline = start_pipeline(settings, stages, progress)
+    host = host or make_host(settings, stages)
     try:
-        if profile is not None:
-            check_device(profile, pipeline, settings.pipeline.threads_per_stage)
-        progress("warming up")
-        seconds = _WARM_UP_SECONDS if profile is None else _PROFILED_WARM_UP_SECONDS
-        warm_up = WarmUp(pipeline, settings.scheduler.token_budget, seconds)
-        warm_up.run()
-        capacity = pipeline.capacity
-        progress(
-            f"KV cache: {capacity.blocks} blocks of {capacity.block_size} tokens for up to {capacity.slots} "
-            f"requests of up to {capacity.longest_sequence} tokens"
-        )
-        policy = make_policy(settings.scheduler)
-        cost = fit_cost(warm_up.observations) if profile is None else profiled_cost(profile)
-        scheduler = Scheduler(policy, capacity, cost, first_step=warm_up.next_step)
-        return EngineParts(pipeline, scheduler, predictor, stages.description.sizes.vocab_size)
+        profile = load_profile(settings, stages)
+        predictor = _make_predictor(settings.predictor)
+        starter = PipelineStarter(host, profile, settings.scheduler.token_budget)
+        started = starter.start(progress)
+        pipeline = started.pipeline
     except BaseException:  # Ctrl-C must leave no process behind either
-        pipeline.close()
+        host.close()
         raise
+    policy = make_policy(settings.scheduler)
+    scheduler = Scheduler(policy, pipeline.capacity, started.cost, started.first_step)
+    vocab_size = stages.description.sizes.vocab_size
+    return EngineParts(starter, pipeline, scheduler, predictor, vocab_size)
 
 
 def _make_predictor(settings: PredictorSettings) -> LengthPredictor:

@@ -19,3 +19,11 @@ class Attempt:
 
     def __str__(self) -> str:
         return f"{self.epoch}.{self.number}"
+
+    def next(self, epoch: int) -> Attempt:
+        """Return the attempt after this one, with the workers of `epoch`."""
+        return Attempt(epoch, self.number + 1 if epoch == self.epoch else 1)
+
+
+FIRST_ATTEMPT = Attempt(1, 1)
+"""The first start of a pipeline that no workers have to join."""

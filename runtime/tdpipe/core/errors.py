@@ -39,6 +39,11 @@ class TDPipeError(Exception):
         self.stage = stage
         return self
 
+    def in_stage_of(self, cause: TDPipeError) -> Self:
+        """Note the stage of another error, and return the error."""
+        self.stage = cause.stage
+        return self
+
 
 class SettingsError(TDPipeError):
     """A setting cannot be used.
@@ -96,8 +101,8 @@ class WorkersMissingError(PipelineError):
     exit_code = ExitCode.WORKERS_MISSING
 
 
-class WorkersReplacedError(PipelineError):
-    """The workers of a later epoch are there, so the pipeline on the present ones has ended."""
+class WorkersChangedError(PipelineError):
+    """A worker has left, or the workers of a later epoch are there, so the pipeline has to move."""
 
 
 class RecoveryBudgetError(PipelineError):

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from tdpipe.core.attempt import Attempt
 from tdpipe.core.sampling import SamplingParams, TokenLogprobs
 
 IntArray = np.ndarray[tuple[int], np.dtype[np.int32]]
@@ -55,7 +56,7 @@ class Step:
     """One micro-batch: rows of (slot, first position, count, sample?), ragged and unpadded."""
 
     id: int
-    """Number of the step, ascending from 0 without gaps within an epoch."""
+    """Number of the step, ascending from 0 without gaps within an attempt."""
     phase: Phase
     starts: tuple[SequenceStart, ...]
     """Sequences that take a slot before the rows are computed."""
@@ -104,17 +105,10 @@ class StepOutput:
 class StageReport:
     """Report of a stage that has executed a step."""
 
+    attempt: Attempt
     step: int
     stage: int
     busy: float
     """Seconds of computing, without waiting for messages, activations or tokens."""
     output: StepOutput | None = None
     """Sampled tokens; only the last stage reports them."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageFailure:
-    """Failure of a stage whose loop ended with an exception."""
-
-    stage: int
-    traceback: str

@@ -65,7 +65,7 @@ def _provenance(settings: Settings, stages: CheckpointStages, pipeline: Pipeline
         devices=tuple(device.name for device in pipeline.devices),
         dtype=pipeline.devices[0].dtype,
         partition=stages.partition,
-        threads_per_stage=settings.pipeline.threads_per_stage,
+        threads_per_stage=pipeline.devices[0].threads,
         kv_tokens=pipeline.capacity.kv_tokens,
     )
 

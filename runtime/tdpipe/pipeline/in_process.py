@@ -9,13 +9,12 @@ from __future__ import annotations
 import queue
 import threading
 import time
-import traceback
 from typing import TYPE_CHECKING
 
 import torch
 
-from tdpipe.core.errors import PipelineError
-from tdpipe.core.step import StageFailure, StageReport
+from tdpipe.core.attempt import FIRST_ATTEMPT
+from tdpipe.core.errors import TDPipeError
 from tdpipe.pipeline.mailbox import (
     Mailbox,
     MailboxActivations,
@@ -23,6 +22,7 @@ from tdpipe.pipeline.mailbox import (
     MailboxControl,
 )
 from tdpipe.pipeline.stage_builder import stage_device
+from tdpipe.pipeline.stage_errors import to_stage_error
 from tdpipe.pipeline.stage_group import StagePipeline
 from tdpipe.stage.loop import StageLoop
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tdpipe.core.settings import PipelineSettings
-    from tdpipe.core.step import Step, TokenFeedback
+    from tdpipe.core.step import StageReport, Step, TokenFeedback
     from tdpipe.pipeline.stage_builder import StageBuilder
     from tdpipe.stage.loop import Executor
 
@@ -44,17 +44,18 @@ class ThreadStages:
 
     def __init__(self, executors: Sequence[Executor], threads_per_stage: int) -> None:
         last = len(executors) - 1
-        self._inbox: queue.SimpleQueue[StageReport | StageFailure | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[StageReport | TDPipeError | None] = queue.SimpleQueue()
         self._steps: list[Mailbox[Step]] = [Mailbox() for _ in executors]
         self._activations: list[Mailbox[Tensor]] = [Mailbox() for _ in range(last)]
         self._feedback: Mailbox[TokenFeedback] = Mailbox()
-        self._failure: StageFailure | None = None
+        self._failure: TDPipeError | None = None
         self._threads = []
         for stage, executor in enumerate(executors):
             ends = last > 0 and stage in (0, last)
             loop = StageLoop(
                 executor,
                 stage,
+                FIRST_ATTEMPT,
                 MailboxControl(self._steps[stage], self._inbox.put),
                 MailboxActivations(self._activations[stage - 1]) if stage > 0 else None,
                 MailboxActivations(self._activations[stage]) if stage < last else None,
@@ -77,8 +78,8 @@ class ThreadStages:
             loop.run()
         except MailboxClosedError:
             pass
-        except Exception:
-            self._inbox.put(StageFailure(stage, traceback.format_exc()))
+        except Exception as error:
+            self._inbox.put(to_stage_error(error, stage, "failed"))
 
     def send(self, step: Step) -> None:
         for mailbox in self._steps:
@@ -89,7 +90,7 @@ class ThreadStages:
         try:
             message = None if self._failure else self._inbox.get(timeout=timeout)
             while message is not None:
-                if isinstance(message, StageFailure):
+                if isinstance(message, TDPipeError):
                     self._failure = message
                     break
                 reports.append(message)
@@ -97,7 +98,7 @@ class ThreadStages:
         except queue.Empty:
             pass
         if self._failure and not reports:
-            raise PipelineError(f"stage {self._failure.stage} failed:\n{self._failure.traceback}")
+            raise self._failure
         return reports
 
     def interrupt(self) -> None:
@@ -112,6 +113,37 @@ class ThreadStages:
         deadline = time.monotonic() + _JOIN_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+
+class InProcessHost:
+    """A `PipelineHost` of threads. A failed pipeline is final, because a thread cannot be killed.
+
+    Args:
+        settings: threads per stage and step timeout.
+        builder: builder of the stages.
+        device: device of every stage.
+    """
+
+    def __init__(
+        self, settings: PipelineSettings, builder: StageBuilder, device: torch.device
+    ) -> None:
+        self._settings = settings
+        self._builder = builder
+        self._device = device
+        self.restartable = False
+
+    def start(self, progress: Callable[[str], None]) -> StagePipeline:
+        progress(f"stages compute on {self._device.type}")
+        return start_in_process(self._settings, self._builder, self._device, progress)
+
+    def cancel(self) -> None:
+        """Do nothing, because the threads of a start end with the process."""
+
+    def failure(self) -> None:
+        return None
+
+    def close(self) -> None:
+        """Do nothing, because a pipeline holds all that was started."""
 
 
 def start_in_process(
@@ -141,6 +173,6 @@ def start_in_process(
     blocks = min(stage.fitting_blocks() for stage in loaded)
     capacity = builder.capacity(blocks)
     executors = [stage.executor(blocks) for stage in loaded]
-    group = ThreadStages(executors, settings.threads_per_stage)
-    devices = tuple(stage_device(stage) for stage in loaded)
-    return StagePipeline(group, devices, capacity, settings.step_timeout)
+    group = ThreadStages(executors, settings.threads)
+    devices = tuple(stage_device(stage, settings.threads) for stage in loaded)
+    return StagePipeline(group, FIRST_ATTEMPT, devices, capacity, settings.step_timeout)

@@ -39,10 +39,15 @@ class LoadedStage(Protocol):
         """Allocate `blocks` KV blocks and all other memory that steps need."""
 
 
-def stage_device(stage: LoadedStage) -> StageDevice:
-    """Describe the stage's device. This must run in the process that loaded the stage."""
+def stage_device(stage: LoadedStage, threads: int) -> StageDevice:
+    """Describe the stage's device. This must run in the process that loaded the stage.
+
+    Args:
+        stage: the stage.
+        threads: number of CPU threads that it computes with.
+    """
     dtype = str(stage.dtype).removeprefix("torch.")
-    return StageDevice(device_name(stage.device), stage.device.type, dtype)
+    return StageDevice(device_name(stage.device), stage.device.type, dtype, threads)
 
 
 class StageBuilder(Protocol):

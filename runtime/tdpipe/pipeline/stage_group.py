@@ -16,6 +16,7 @@ from tdpipe.pipeline.step_ledger import StepLedger
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tdpipe.core.attempt import Attempt
     from tdpipe.core.capacity import Capacity
     from tdpipe.core.step import StageReport, Step
     from tdpipe.pipeline.base import StageDevice, StepResult
@@ -49,15 +50,17 @@ class StagePipeline:
     def __init__(
         self,
         group: StageGroup,
+        attempt: Attempt,
         devices: tuple[StageDevice, ...],
         capacity: Capacity,
         step_timeout: float,
     ) -> None:
+        self.attempt = attempt
         self.stages = stages = len(devices)
         self.capacity = capacity
         self.devices = devices
         self._group = group
-        self._ledger = StepLedger(stages)
+        self._ledger = StepLedger(attempt, stages)
         self._step_timeout = step_timeout
         self._woken = threading.Event()
 

@@ -12,6 +12,7 @@ from tdpipe.core.errors import PipelineError
 from tdpipe.pipeline.base import StepResult
 
 if TYPE_CHECKING:
+    from tdpipe.core.attempt import Attempt
     from tdpipe.core.step import StageReport, StepOutput
 
 
@@ -24,7 +25,8 @@ class _OpenStep:
 class StepLedger:
     """Collects the reports of every stage for each step and returns results in the order of submission."""
 
-    def __init__(self, stages: int) -> None:
+    def __init__(self, attempt: Attempt, stages: int) -> None:
+        self._attempt = attempt
         self._stages = stages
         self._open: dict[int, _OpenStep] = {}
         self._last_progress = 0.0
@@ -40,11 +42,13 @@ class StepLedger:
         self._open[step] = _OpenStep()
 
     def record(self, report: StageReport) -> None:
-        """Record the report of a stage.
+        """Record the report of a stage. A report of another attempt is dropped.
 
         Raises:
             PipelineError: no such report is expected.
         """
+        if report.attempt != self._attempt:
+            return
         step = self._open.get(report.step)
         if step is None or report.stage in step.busy or report.stage >= self._stages:
             raise PipelineError(

@@ -8,6 +8,7 @@ from typing import Protocol
 from tdpipe.controller.snapshot import EngineSnapshot
 from tdpipe.controller.stream import TokenDelta
 from tdpipe.core.capacity import Capacity
+from tdpipe.core.errors import TDPipeError
 from tdpipe.core.sampling import SamplingParams
 from tdpipe.prediction.features import PromptFeatures
 
@@ -27,13 +28,23 @@ class TokenStream(Protocol):
 
 
 class Health(Protocol):
-    """State of the engine: ready to serve requests, or the error if it failed."""
+    """State of the engine."""
 
     @property
-    def ready(self) -> bool: ...
+    def ready(self) -> bool:
+        """Whether requests are taken."""
 
     @property
-    def error(self) -> str | None: ...
+    def error(self) -> TDPipeError | None:
+        """The error that the engine has ended with, or None."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why requests are not taken, or None."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine's loop turns, or has ended for a known reason."""
 
 
 class EnginePort(Protocol):

@@ -68,11 +68,9 @@ class Serving:
         health = service.engine.health()
         if health.ready:
             return None
-        return (
-            f"the engine failed: {one_line(health.error)}"
-            if health.error
-            else "the engine is not ready"
-        )
+        if health.error is not None:
+            return f"the engine failed: {one_line(health.error)}"
+        return health.reason
 
     def service(self) -> Service:
         """Return the model and engine to answer with.

@@ -16,6 +16,7 @@ from tdpipe.core.step import StageReport
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tdpipe.core.attempt import Attempt
     from tdpipe.core.step import Step, StepOutput, TokenFeedback
     from tdpipe.stage.channels import ActivationChannel, ControlChannel, FeedbackChannel
 
@@ -62,6 +63,7 @@ class StageLoop:
     Args:
         executor: computes the steps.
         stage: number of this stage, from 0.
+        attempt: start of the pipeline that the stage belongs to.
         control: receives steps and sends reports.
         upstream: activations from the previous stage; None on the first.
         downstream: activations to the next stage; None on the last.
@@ -73,6 +75,7 @@ class StageLoop:
         self,
         executor: Executor,
         stage: int,
+        attempt: Attempt,
         control: ControlChannel,
         upstream: ActivationChannel | None,
         downstream: ActivationChannel | None,
@@ -80,6 +83,7 @@ class StageLoop:
     ) -> None:
         self._executor = executor
         self._stage = stage
+        self._attempt = attempt
         self._control = control
         self._upstream = upstream
         self._downstream = downstream
@@ -118,7 +122,7 @@ class StageLoop:
         if self._downstream is not None:
             busy = self._executor.synchronise()
             self._downstream.send(hidden)
-            self._control.report(StageReport(step.id, self._stage, busy))
+            self._control.report(StageReport(self._attempt, step.id, self._stage, busy))
             return
         output, feedback = self._executor.sample(step, hidden)
         busy = self._executor.synchronise()
@@ -127,7 +131,7 @@ class StageLoop:
             self._executor.store_tokens(feedback)
         elif self._feedback is not None:
             self._feedback.send(feedback)
-        self._control.report(StageReport(step.id, self._stage, busy, output))
+        self._control.report(StageReport(self._attempt, step.id, self._stage, busy, output))
 
     def _input(self, step: Step) -> Tensor | None:
         if self._upstream is not None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tdpipe.controller.warm_up import WarmUp
+from tdpipe.core.attempt import FIRST_ATTEMPT
 from tdpipe.core.capacity import Capacity
 from tdpipe.core.step import StepOutput
 from tdpipe.pipeline.base import StageDevice, StepResult
@@ -24,6 +25,7 @@ PER_CONTEXT = 2e-6
 class TimedPipeline:
     """One stage whose steps take a known time of its own clock, with some noise."""
 
+    attempt = FIRST_ATTEMPT
     stages = 1
     devices: tuple[StageDevice, ...] = ()
 

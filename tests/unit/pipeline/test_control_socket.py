@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import zmq
 
+from tdpipe.core.attempt import FIRST_ATTEMPT
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StageReport, StepOutput, TokenFeedback
 from tdpipe.pipeline.transport.control_socket import ControlServer, StageControl
@@ -56,7 +57,7 @@ def test_steps_reach_every_stage_and_reports_come_back(keys: EpochKeys, sockets:
         assert received.starts[0].tokens.tolist() == [8, 9]
         assert received.block_slots.tolist() == [3]
         output = StepOutput(0, np.asarray([5], np.int32)) if number else None
-        stage.report(StageReport(0, number, 0.25, output))
+        stage.report(StageReport(FIRST_ATTEMPT, 0, number, 0.25, output))
 
     reports: list[StageReport] = []
     while len(reports) < 2:

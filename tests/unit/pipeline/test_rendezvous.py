@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tdpipe.core.attempt import Attempt
 from tdpipe.pipeline.transport.rendezvous import Rendezvous, RendezvousStore
 from tdpipe.pipeline.transport.secure_sockets import EpochKeys
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def rendezvous() -> Iterator[Rendezvous]:
     store = RendezvousStore("127.0.0.1")
     yield Rendezvous(
-        epoch="first",
+        attempt=Attempt(2, 1),
         stages=2,
         host="127.0.0.1",
         port=store.port,
@@ -28,14 +29,15 @@ def rendezvous() -> Iterator[Rendezvous]:
     store.close()
 
 
-def test_stages_of_an_epoch_share_the_values_in_the_store(rendezvous: Rendezvous) -> None:
+def test_stages_of_an_attempt_share_the_values_in_the_store(rendezvous: Rendezvous) -> None:
     rendezvous.store().set("feedback", "tcp://127.0.0.1:5")
     assert rendezvous.store().get("feedback") == b"tcp://127.0.0.1:5"
 
 
-def test_a_stage_of_another_epoch_sees_no_values(rendezvous: Rendezvous) -> None:
+def test_a_stage_of_another_attempt_sees_no_values(rendezvous: Rendezvous) -> None:
     rendezvous.store().set("feedback", "tcp://127.0.0.1:5")
-    assert not replace(rendezvous, epoch="second").store().check(["feedback"])
+    for other in (Attempt(1, 1), Attempt(2, 2), Attempt(3, 1)):
+        assert not replace(rendezvous, attempt=other).store().check(["feedback"])
 
 
 def test_the_wait_for_a_missing_value_is_bounded(rendezvous: Rendezvous) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tdpipe.core.attempt import FIRST_ATTEMPT
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StepOutput, TokenFeedback
 from tdpipe.stage.loop import MAX_PENDING_STEPS, StageLoop
@@ -145,6 +146,7 @@ def full_log(
     loop = StageLoop(
         script,
         stage,
+        FIRST_ATTEMPT,
         Control(script, ready),
         Activations(script) if up else None,
         Activations(script) if down else None,

@@ -19,8 +19,9 @@ class PipelineSettings(Section):
     """Number of layers of each stage; the sum is the model's. None balances the estimated stage times."""
     host: Literal["ray", "in_process"] = "ray"
     """Host of the stages: Ray actors, or threads of the controller's own process (for tests)."""
-    threads_per_stage: int = Field(default=1, ge=1)
-    """Number of CPU threads that a stage computes with; it has no effect on CUDA devices."""
+    threads_per_stage: int | None = Field(default=None, ge=1)
+    """Number of CPU threads that a stage computes with; it has no effect on CUDA devices. None takes 1 on one machine,
+    and a worker's CPUs divided by its stages where workers host the stages."""
     network_interface: str | None = None
     """Network interface for activations, such as `eth0`. None lets torch.distributed choose."""
     start_timeout: float = Field(default=300.0, gt=0)
@@ -29,6 +30,11 @@ class PipelineSettings(Section):
     """Seconds that loading the weights of all stages may take."""
     step_timeout: float = Field(default=300.0, gt=0)
     """Seconds without a result, while steps are in flight, after which the pipeline counts as hung."""
+
+    @property
+    def threads(self) -> int:
+        """Number of CPU threads of a stage on one machine."""
+        return self.threads_per_stage or 1
 
     @field_validator("partition", mode="before")
     @classmethod

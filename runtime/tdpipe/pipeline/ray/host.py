@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import OutOfMemoryError, RayError
 
-from tdpipe.core.errors import PipelineError
-from tdpipe.core.step import StageFailure
+from tdpipe.core.errors import PipelineError, StageMemoryError, TDPipeError, one_line
 from tdpipe.pipeline.ray.actor import StageActor
-from tdpipe.pipeline.ray.cluster import RayCluster
-from tdpipe.pipeline.ray.placement import Placement, check_gpus, choose_device
+from tdpipe.pipeline.ray.deadline import Deadline
+from tdpipe.pipeline.ray.placement import Placement
+from tdpipe.pipeline.ray.places import FreePlaces
 from tdpipe.pipeline.ray.stages import RayStages
 from tdpipe.pipeline.stage_group import StagePipeline
 from tdpipe.pipeline.transport.control_socket import ControlServer
@@ -36,11 +34,11 @@ if TYPE_CHECKING:
 
     from tdpipe.core.settings import PipelineSettings
     from tdpipe.pipeline.ray.actor import LoadResult
+    from tdpipe.pipeline.ray.places import PlaceFinder, Places
     from tdpipe.pipeline.stage_builder import StageBuilder
 
 T = TypeVar("T")
 
-_LOCAL_PLACEMENT_SECONDS = 10.0
 _UNDO_SECONDS = 5.0
 _MALLOC_VARIABLES = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 """Variables that make glibc keep the memory of a step's activations for the next step. Without them, a prefill step of
@@ -53,7 +51,7 @@ def start_on_ray(
     device: Literal["auto", "cpu", "cuda"],
     progress: Callable[[str], None],
 ) -> StagePipeline:
-    """Place, load and connect all stages, and start their loops.
+    """Place, load and connect all stages on free places, and start their loops.
 
     Args:
         settings: threads per stage, network interface and timeouts.
@@ -64,23 +62,43 @@ def start_on_ray(
     Raises:
         PipelineError: a stage could not be placed, loaded or connected within `pipeline.start_timeout`.
     """
-    with ExitStack() as undo:
-        return _RayStart(settings, builder, progress, undo).run(device)
+    places = FreePlaces(builder.stages, settings.threads, device)
+    return RayHost(settings, builder, places).start(progress)
 
 
-class _Deadline:
-    """A time limit of `seconds` from now over several waits."""
+class RayHost:
+    """A `PipelineHost` of Ray actors.
 
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
+    Args:
+        settings: network interface and timeouts.
+        builder: builder of the stages, which loads each in its actor.
+        places: finds the places of the stages.
+    """
 
-    def left(self) -> float:
-        """Return the seconds that are left, at least 0."""
-        return max(0.0, self._end - time.monotonic())
+    def __init__(
+        self, settings: PipelineSettings, builder: StageBuilder, places: PlaceFinder
+    ) -> None:
+        self._settings = settings
+        self._builder = builder
+        self._places = places
+        self._cancelled = threading.Event()
+        self.restartable = True
 
-    def extend(self, seconds: float) -> None:
-        """Allow so many more seconds."""
-        self._end += seconds
+    def start(self, progress: Callable[[str], None]) -> StagePipeline:
+        deadline = Deadline(self._settings.start_timeout, self._cancelled)
+        with ExitStack() as undo:
+            places = self._places.find(deadline, progress, undo)
+            start = _RayStart(self._settings, self._builder, places, deadline, progress, undo)
+            return start.run(lambda: self._places.replaced(places.attempt))
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def failure(self) -> TDPipeError | None:
+        return self._places.failure()
+
+    def close(self) -> None:
+        self._places.close()
 
 
 class _RayStart:
@@ -90,51 +108,35 @@ class _RayStart:
         self,
         settings: PipelineSettings,
         builder: StageBuilder,
+        places: Places,
+        deadline: Deadline,
         progress: Callable[[str], None],
         undo: ExitStack,
     ) -> None:
         self._settings = settings
         self._builder = builder
+        self._places = places
+        self._deadline = deadline
         self._progress = progress
         self._undo = undo
-        self._deadline = _Deadline(settings.start_timeout)
-        progress("joining Ray")
-        self._cluster = RayCluster.join(
-            builder.stages * settings.threads_per_stage + 1, settings.start_timeout
-        )
-        undo.callback(self._cluster.leave)
+        self._cluster = places.cluster
 
-    def run(self, device: Literal["auto", "cpu", "cuda"]) -> StagePipeline:
-        choice = choose_device(device, self._builder.stages, self._cluster.gpus)
-        if choice.device == "cuda" and self._cluster.local:
-            # A Ray on this machine only will get no further GPUs.
-            check_gpus(self._builder.stages, self._cluster.gpus)
-        self._progress(f"stages compute on {choice.device} ({choice.reason})")
-        cuda = choice.device == "cuda"
-        placement = self._place(cuda)
-        actors = self._create(placement, cuda)
-        loaded = self._load(actors, choice.device, placement.sharing())
+    def run(self, replaced: Callable[[], TDPipeError | None]) -> StagePipeline:
+        self._progress(f"placing {self._builder.stages} stages")
+        placement = Placement(self._places.resources, self._places.reservation)
+        self._undo_in_cluster(placement.remove)
+        actors = self._create(placement)
+        loaded = self._load(actors, placement.sharing())
         blocks = min(stage.fitting_blocks for stage in loaded)
         capacity = self._builder.capacity(blocks)
         control = self._connect(actors, blocks)
-        group = RayStages(control, actors, self._undo.pop_all())
+        group = RayStages(control, actors, replaced, self._undo.pop_all())
         devices = tuple(stage.device for stage in loaded)
-        return StagePipeline(group, devices, capacity, self._settings.step_timeout)
+        attempt, timeout = self._places.attempt, self._settings.step_timeout
+        return StagePipeline(group, attempt, devices, capacity, timeout)
 
-    def _place(self, cuda: bool) -> Placement:
-        self._progress(f"placing {self._builder.stages} stages")
-        threads = self._settings.threads_per_stage
-        timeout = self._deadline.left()
-        if self._cluster.local:
-            # A Ray on this machine only will get no further resources.
-            timeout = min(_LOCAL_PLACEMENT_SECONDS, timeout)
-        resources = {"GPU": 1.0} if cuda else {"CPU": float(threads)}
-        placement = Placement(self._builder.stages, resources, timeout)
-        self._undo_in_cluster(placement.remove)
-        return placement
-
-    def _create(self, placement: Placement, cuda: bool) -> list[ActorHandle]:
-        threads = None if cuda else self._settings.threads_per_stage
+    def _create(self, placement: Placement) -> list[ActorHandle]:
+        threads = self._places.threads
         environment: dict[str, str] = {}
         if threads is not None:
             environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -142,12 +144,14 @@ class _RayStart:
         if interface := self._settings.network_interface or self._cluster.interface:
             environment |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface)
         actor_class = ray.remote(StageActor)
-        actors = []
+        actors: list[ActorHandle] = []
+        # All are killed together, since a call about a machine that has gone takes its time.
+        self._undo_in_cluster(lambda: [ray.kill(actor) for actor in actors])
         for stage in range(self._builder.stages):
             options = placement.options(stage) | {"runtime_env": {"env_vars": environment}}
-            actor = actor_class.options(**options).remote(stage, threads)
-            self._undo_in_cluster(partial(ray.kill, actor))
-            actors.append(actor)
+            actors.append(
+                actor_class.options(**options).remote(stage, self._places.attempt, threads)
+            )
         return actors
 
     def _undo_in_cluster(self, callback: Callable[[], object]) -> None:
@@ -158,12 +162,10 @@ class _RayStart:
         if not self._cluster.local:
             self._undo.callback(_run_within, _UNDO_SECONDS, callback)
 
-    def _load(
-        self, actors: Sequence[ActorHandle], device: str, sharing: Sequence[int]
-    ) -> list[LoadResult]:
+    def _load(self, actors: Sequence[ActorHandle], sharing: Sequence[int]) -> list[LoadResult]:
         count, finished = len(actors), 0
         self._progress(f"loading the weights of {count} stages")
-        started, deadline = time.monotonic(), _Deadline(self._settings.load_timeout)
+        started, deadline = time.monotonic(), self._deadline.after(self._settings.load_timeout)
 
         def report(stage: int, loaded: LoadResult) -> None:
             nonlocal finished
@@ -173,7 +175,7 @@ class _RayStart:
             )
 
         loads = [
-            actor.load.remote(self._builder, device, stages)
+            actor.load.remote(self._builder, self._places.device, stages)
             for actor, stages in zip(actors, sharing, strict=True)
         ]
         results = _results(loads, "load", deadline, report, "pipeline.load_timeout")
@@ -191,7 +193,7 @@ class _RayStart:
         store = RendezvousStore(host)
         self._undo.callback(store.close)
         rendezvous = Rendezvous(
-            epoch=uuid.uuid4().hex,
+            attempt=self._places.attempt,
             stages=len(actors),
             host=host,
             port=store.port,
@@ -216,9 +218,9 @@ def _run_within(seconds: float, callback: Callable[[], object]) -> None:
 
 
 def _results(
-    calls: Sequence[ObjectRef[T | StageFailure]],
+    calls: Sequence[ObjectRef[T | TDPipeError]],
     action: str,
-    deadline: _Deadline,
+    deadline: Deadline,
     on_result: Callable[[int, T], None] | None = None,
     setting: str = "pipeline.start_timeout",
 ) -> list[T]:
@@ -226,16 +228,25 @@ def _results(
     stage_of = {call: stage for stage, call in enumerate(calls)}
     results: dict[int, T] = {}
     while stage_of:
-        done, _ = ray.wait(list(stage_of), timeout=deadline.left())
+        done, _ = ray.wait(list(stage_of), timeout=deadline.slice())
         if not done:
+            if deadline.left():
+                continue
             raise _timeout_error(sorted(stage_of.values()), action, setting)
         stage = stage_of.pop(done[0])
         try:
             result = ray.get(done[0])
+        except OutOfMemoryError as error:
+            raise StageMemoryError(
+                f"stage {stage} could not {action} because its machine ran out of memory; use more stages, "
+                "or give the stage more memory"
+            ).in_stage(stage) from error
         except RayError as error:
-            raise PipelineError(f"stage {stage} could not {action}: {error}") from error
-        if isinstance(result, StageFailure):
-            raise PipelineError(f"stage {stage} could not {action}: {result.traceback}")
+            raise PipelineError(f"stage {stage} could not {action}: {one_line(error)}").in_stage(
+                stage
+            ) from error
+        if isinstance(result, TDPipeError):
+            raise result
         results[stage] = result
         if on_result is not None:
             on_result(stage, result)

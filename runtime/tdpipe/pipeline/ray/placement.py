@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 
 import ray
 import torch
-from ray.exceptions import GetTimeoutError
 from ray.util.placement_group import (
     PlacementGroup,
     placement_group,
@@ -24,8 +23,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from tdpipe.core.errors import PipelineError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
+
+    from tdpipe.pipeline.ray.deadline import Deadline
 
 
 DeviceName = Literal["cpu", "cuda"]
@@ -77,36 +78,42 @@ class Placement:
     """A bundle of Ray resources for each stage.
 
     Args:
-        stages: number of stages.
-        resources: resources of one stage, by Ray's names.
-        timeout: seconds to wait until the cluster has them free.
+        resources: [stages] resources of each stage, by Ray's names.
+        deadline: time until which the cluster must have them free.
 
     Raises:
         PipelineError: the cluster does not have the resources free in time.
     """
 
-    def __init__(self, stages: int, resources: Mapping[str, float], timeout: float) -> None:
-        self._resources = dict(resources)
-        self._group: PlacementGroup | None = placement_group(
-            [self._resources] * stages, strategy="PACK"
-        )
+    def __init__(self, resources: Sequence[Mapping[str, float]], deadline: Deadline) -> None:
+        self._resources = [dict(each) for each in resources]
+        self._group: PlacementGroup | None = placement_group(self._resources, strategy="PACK")
+        ready, seconds = [self._group.ready()], deadline.left()
         try:
-            ray.get(self._group.ready(), timeout=timeout)
-        except GetTimeoutError as error:
+            while not ray.wait(ready, timeout=deadline.slice())[0]:
+                if not deadline.left():
+                    raise self._no_place(seconds)
+        except BaseException:
             self.remove()
-            on_cpus = ", set model.device to cpu" if "GPU" in self._resources else ""
-            raise PipelineError(
-                f"no place for {stages} stages of {_amounts(self._resources)} each after "
-                f"{timeout:g} s; the cluster has {_amounts(ray.cluster_resources())}, of which "
-                f"{_amounts(ray.available_resources())} are free; add nodes, set fewer "
-                f"pipeline.stages{on_cpus} or raise pipeline.start_timeout"
-            ) from error
+            raise
+
+    def _no_place(self, seconds: float) -> PipelineError:
+        wanted = self._resources[0]
+        on_cpus = ", set model.device to cpu" if "GPU" in wanted else ""
+        return PipelineError(
+            f"no place for {len(self._resources)} stages of {_amounts(wanted)} each after "
+            f"{seconds:g} s; the cluster has {_amounts(ray.cluster_resources())}, of which "
+            f"{_amounts(ray.available_resources())} are free; add nodes, set fewer "
+            f"pipeline.stages{on_cpus} or raise pipeline.start_timeout"
+        )
 
     def options(self, stage: int) -> dict[str, Any]:
         """Return the Ray options that start a stage's actor in its bundle."""
+        resources = dict(self._resources[stage])
         return {
-            "num_cpus": self._resources.get("CPU", 0),
-            "num_gpus": self._resources.get("GPU", 0),
+            "num_cpus": resources.pop("CPU", 0),
+            "num_gpus": resources.pop("GPU", 0),
+            "resources": resources,
             "scheduling_strategy": PlacementGroupSchedulingStrategy(
                 self._group, placement_group_bundle_index=stage
             ),
@@ -115,7 +122,7 @@ class Placement:
     def sharing(self) -> list[int]:
         """Return for each stage how many stages share its device's memory, including the stage itself."""
         nodes: dict[int, str] = placement_group_table(self._group)["bundles_to_node_id"]
-        if "GPU" in self._resources:  # no other stage uses it
+        if "GPU" in self._resources[0]:  # no other stage uses it
             return [1] * len(nodes)
         stages_of = Counter(nodes.values())
         return [stages_of[nodes[stage]] for stage in range(len(nodes))]

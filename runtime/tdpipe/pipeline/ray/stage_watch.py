@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import ray
 from ray.exceptions import OutOfMemoryError, RayError
 
+from tdpipe.core.errors import PipelineError, StageMemoryError, TDPipeError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ray import ObjectRef
-
-    from tdpipe.core.step import StageFailure
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
@@ -28,19 +28,24 @@ may report them first."""
 
 
 class StageWatch:
-    """A thread that waits until the `run` call of any stage ends.
+    """A thread that waits until the `run` call of any stage ends, or the stages are replaced.
 
     Args:
         runs: [stages] `run` call of each stage's actor.
+        replaced: function that returns an error once the stages must move to other workers.
         on_failure: function that the thread calls once, after it has set `failure`.
     """
 
     def __init__(
-        self, runs: Sequence[ObjectRef[StageFailure | None]], on_failure: Callable[[], None]
+        self,
+        runs: Sequence[ObjectRef[TDPipeError | None]],
+        replaced: Callable[[], TDPipeError | None],
+        on_failure: Callable[[], None],
     ) -> None:
-        self.failure: str | None = None
-        """Text of the failure, with its traceback if there is one, or None while all stages run."""
+        self.failure: TDPipeError | None = None
+        """Error of the first stage that ended, or None while all stages run."""
         self._runs = list(runs)
+        self._replaced = replaced
         self._on_failure = on_failure
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="stage-watch", daemon=True)
@@ -55,15 +60,16 @@ class StageWatch:
         self._stopping.set()
 
     def _watch(self) -> None:
+        failure: TDPipeError | None
         try:
             failure = self._await_end()
         except Exception as error:
-            failure = f"lost the connection to Ray: {error}"
+            failure = PipelineError(f"lost the connection to Ray: {error}")
         if failure is not None and not self._stopping.is_set():
             self.failure = failure
             self._on_failure()
 
-    def _await_end(self) -> str | None:
+    def _await_end(self) -> TDPipeError | None:
         while not self._stopping.is_set():
             ended, _ = ray.wait(self._runs, timeout=_POLL_SECONDS)
             if ended and not self._stopping.is_set():
@@ -71,22 +77,41 @@ class StageWatch:
                     self._runs, num_returns=len(self._runs), timeout=_COLLECTION_SECONDS
                 )
                 return self._explain(ended)
+            if (replaced := self._replaced()) is not None:
+                return replaced
         return None
 
-    def _explain(self, ended: Sequence[ObjectRef[StageFailure | None]]) -> str:
-        deaths, failures = [], []
+    def _explain(self, ended: Sequence[ObjectRef[TDPipeError | None]]) -> TDPipeError:
+        deaths: list[TDPipeError] = []
+        failures: list[TDPipeError] = []
         for stage, run in enumerate(self._runs):
             if run not in ended:
                 continue
             try:
                 failure = ray.get(run)
             except RayError as error:
-                # Ray's account of a death is a page about memory, whatever the cause; it is for the log alone.
-                _log.error("the process of stage %d died: %s", stage, error)
-                cause = " because memory ran out" if isinstance(error, OutOfMemoryError) else ""
-                deaths.append(f"the process of stage {stage} died{cause}")
+                deaths.append(_death(stage, error))
             else:
-                reason = "its loop ended" if failure is None else failure.traceback
-                failures.append(f"stage {stage} failed:\n{reason}")
+                failures.append(
+                    failure or PipelineError(f"the loop of stage {stage} ended").in_stage(stage)
+                )
         # A death is the cause, and the failures of stages that lost a neighbour are consequences.
-        return "\n".join(deaths or failures)
+        first, *others = sorted(deaths or failures, key=lambda error: not _of_memory(error))
+        for other in others:
+            _log.error("%s", other)
+        return first
+
+
+def _death(stage: int, error: RayError) -> TDPipeError:
+    # Ray's account of a death is a page about memory, whatever the cause; it is for the log alone.
+    _log.error("the process of stage %d died: %s", stage, error)
+    if isinstance(error, OutOfMemoryError):
+        return StageMemoryError(
+            f"the process of stage {stage} died because memory ran out; use more stages, set less cache.memory, "
+            "or give the stage more memory"
+        ).in_stage(stage)
+    return PipelineError(f"the process of stage {stage} died").in_stage(stage)
+
+
+def _of_memory(error: TDPipeError) -> bool:
+    return isinstance(error, StageMemoryError)

@@ -14,11 +14,12 @@ from tdpipe.core.errors import PipelineError
 from tdpipe.pipeline.ray.stage_watch import StageWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import ExitStack
 
     from ray.actor import ActorHandle
 
+    from tdpipe.core.errors import TDPipeError
     from tdpipe.core.step import StageReport, Step
     from tdpipe.pipeline.transport.control_socket import ControlServer
 
@@ -34,30 +35,39 @@ class RayStages:
     Args:
         control: sockets of their steps and reports.
         actors: [stages] handle of each stage's actor.
+        replaced: function that returns an error once the stages must move to other workers.
         undo: stack of callbacks that free everything that was started for them.
     """
 
     def __init__(
-        self, control: ControlServer, actors: Sequence[ActorHandle], undo: ExitStack
+        self,
+        control: ControlServer,
+        actors: Sequence[ActorHandle],
+        replaced: Callable[[], TDPipeError | None],
+        undo: ExitStack,
     ) -> None:
         self._control = control
         self._undo = undo
         self._runs = [actor.run.remote() for actor in actors]
-        self._watch = StageWatch(self._runs, control.interrupt)
-        self._disconnected: str | None = None
+        self._watch = StageWatch(self._runs, replaced, control.interrupt)
+        self._disconnected: TDPipeError | None = None
         self._closed = False
 
     def send(self, step: Step) -> None:
         try:
             self._control.send(step)
         except PipelineError as error:
-            self._disconnected = str(error)
+            self._disconnected = error
 
     def receive(self, timeout: float | None) -> Sequence[StageReport]:
-        reports = self._control.receive(0 if self._failure() else timeout)
+        reports: Sequence[StageReport] = ()
+        try:
+            reports = self._control.receive(0 if self._failure() else timeout)
+        except PipelineError as error:
+            self._disconnected = self._disconnected or error
         failure = self._failure()
         if failure and not reports:
-            raise PipelineError(failure)
+            raise failure
         return reports
 
     def interrupt(self) -> None:
@@ -74,7 +84,7 @@ class RayStages:
                 ray.wait(self._runs, num_returns=len(self._runs), timeout=_EXIT_SECONDS)
             self._watch.wait(_DEATH_REPORT_SECONDS)
 
-    def _failure(self) -> str | None:
+    def _failure(self) -> TDPipeError | None:
         if self._disconnected and not self._closed:
             # A lost connection most likely means a dead process, for which the watch has the reason.
             self._watch.wait(_DEATH_REPORT_SECONDS)

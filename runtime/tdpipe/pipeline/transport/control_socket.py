@@ -1,8 +1,9 @@
 """The ZeroMQ sockets that carry steps to the stages and reports back.
 
 One ROUTER socket at the controller serves all stages, so there is one address and one socket to poll for any number of
-stages, and sending to a stage that is not connected fails at once. The only other message is empty: a stage sends it
-as hello when it connects, and the controller sends it to stop the stage.
+stages, and sending to a stage that is not connected fails at once. The only other messages are an empty one, which a
+stage sends as hello when it connects and the controller sends to stop the stage, and one that asks for nothing, by
+which the controller finds out which stage has lost its connection.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StageReport, Step
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from tdpipe.pipeline.transport.secure_sockets import SecureSockets
 
 _HELLO = _STOP = b""
+_PROBE = b"\0"
 
 
 class ControlServer:
@@ -39,6 +42,8 @@ class ControlServer:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._wakeup.fileno(), zmq.POLLIN)
+        self._connections = _Connections(self._socket)
+        self._poller.register(self._connections.monitor, zmq.POLLIN)
 
     def await_stages(self, timeout: float) -> list[int]:
         """Wait up to `timeout` seconds until every stage has connected, and return the missing stages."""
@@ -70,9 +75,18 @@ class ControlServer:
         """Return the reports that have arrived.
 
         If there are none, the call waits for one or for `interrupt`, up to `timeout` seconds. None is no limit.
+
+        Raises:
+            PipelineError: a stage has lost its connection since the last call, and there are no reports.
         """
         self._poller.poll(None if timeout is None else _milliseconds(timeout))
         self._wakeup.clear()
+        reports = self._received()
+        if not reports and self._connections.lost():
+            raise self._lost_connection()
+        return reports
+
+    def _received(self) -> list[StageReport]:
         reports = []
         try:
             while True:
@@ -86,14 +100,24 @@ class ControlServer:
         self._wakeup.wake()
 
     def close(self) -> None:
+        self._connections.close()
         self._socket.close(linger=0)
         self._wakeup.close()
+
+    def _lost_connection(self) -> PipelineError:
+        for stage in self._stages:
+            try:
+                self._send(stage, _PROBE)
+            except PipelineError as error:
+                return error
+        return PipelineError("the connection to a stage was interrupted, and messages may be lost")
 
     def _send(self, stage: bytes, message: bytes) -> None:
         try:
             self._socket.send_multipart([stage, message], zmq.NOBLOCK)
         except zmq.ZMQError as error:
-            raise PipelineError(f"stage {int(stage)} is not connected") from error
+            number = int(stage)
+            raise PipelineError(f"stage {number} is not connected").in_stage(number) from error
 
 
 class StageControl:
@@ -105,20 +129,51 @@ class StageControl:
         self._stopped = False
 
     def receive(self) -> Step | None:
-        return None if self._stopped else self._step(self._socket.recv())
+        return None if self._stopped else self._next_step(0)
 
     def receive_ready(self) -> Step | None:
         try:
-            return self._step(self._socket.recv(zmq.NOBLOCK))
+            return self._next_step(zmq.NOBLOCK)
         except zmq.Again:
             return None
 
-    def _step(self, message: bytes) -> Step | None:
+    def _next_step(self, flags: int) -> Step | None:
+        while (message := self._socket.recv(flags)) == _PROBE:
+            pass
         self._stopped = message == _STOP
         return None if self._stopped else decode(message, Step)
 
     def report(self, report: StageReport) -> None:
         self._socket.send(encode(report), zmq.NOBLOCK)
+
+
+class _Connections:
+    """The connections of stages to a socket, which ZeroMQ itself only reports as events.
+
+    Connections that have not authenticated do not count, because anybody can make and lose these.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        self.monitor = socket.get_monitor_socket(events)
+        self._authenticated: set[int] = set()
+
+    def lost(self) -> bool:
+        """Return whether a stage has lost its connection since the last call."""
+        lost = False
+        while self.monitor.poll(0):
+            event = recv_monitor_message(self.monitor)
+            descriptor = int(event["value"])
+            if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._authenticated.add(descriptor)
+            elif descriptor in self._authenticated:
+                self._authenticated.discard(descriptor)
+                lost = True
+        return lost
+
+    def close(self) -> None:
+        self._socket.disable_monitor()
 
 
 class _Wakeup:

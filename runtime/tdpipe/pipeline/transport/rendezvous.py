@@ -1,7 +1,7 @@
-"""The rendezvous through which the stages of one epoch find each other.
+"""The rendezvous through which the stages of one attempt find each other.
 
 The controller runs a key-value store and gives each stage all addresses that it needs, so that no stage guesses a port.
-Keys in the store have the epoch as a prefix, so a late stage of an earlier start finds no other stage.
+Keys in the store have the attempt as a prefix, so a late stage of an earlier start finds no other stage.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
+    from tdpipe.core.attempt import Attempt
     from tdpipe.pipeline.transport.secure_sockets import EpochKeys
 
 _LISTEN_BACKLOG = 128
@@ -24,8 +25,7 @@ _LISTEN_BACKLOG = 128
 class Rendezvous:
     """Everything that a stage needs to know to join a pipeline."""
 
-    epoch: str
-    """Unique name of this start of the pipeline."""
+    attempt: Attempt
     stages: int
     host: str
     """Address of the store's host."""
@@ -40,10 +40,10 @@ class Rendezvous:
     """Seconds that a transfer of activations may take."""
 
     def store(self) -> Store:
-        """Connect to this epoch's part of the store."""
+        """Connect to this attempt's part of the store."""
         timeout = timedelta(seconds=self.join_timeout)
         store = TCPStore(self.host, self.port, timeout=timeout, wait_for_workers=False)
-        return PrefixStore(self.epoch, store)
+        return PrefixStore(str(self.attempt), store)
 
 
 class RendezvousStore:

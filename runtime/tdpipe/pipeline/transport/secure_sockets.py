@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+HEARTBEAT_INTERVAL_MS = 1000
+HEARTBEAT_TIMEOUT_MS = 5000
+"""Time without any sign of the peer after which its connection counts as lost: its machine or process stands still."""
 _ZAP_DOMAIN = "tdpipe"
 
 
@@ -106,4 +109,7 @@ class SecureSockets:
         socket.sndhwm = 0
         socket.rcvhwm = 0
         socket.linger = 0
+        # ZeroMQ's own threads exchange heartbeats, so a stage that computes for long still answers.
+        socket.heartbeat_ivl = HEARTBEAT_INTERVAL_MS
+        socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
         return socket
