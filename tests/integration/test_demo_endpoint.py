@@ -53,7 +53,7 @@ BOTH = pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 @pytest.fixture(scope="module")
 def demo() -> Iterator[ServedDemo]:
     """A server whose KV cache holds one request of the longest context, so that requests compete for it."""
-    with served_demo(TDPIPE_CACHE__BLOCKS="64") as server:
+    with served_demo(TDPIPE_CACHE__BLOCKS="64", TDPIPE_SERVER__DRAIN_TIMEOUT="1") as server:
         yield server
 
 
@@ -261,8 +261,33 @@ async def test_clients_that_disconnect_free_their_blocks_and_disturb_no_other_re
     assert after["tdpipe_preemptions_total"] > before["tdpipe_preemptions_total"]
 
 
-async def test_a_killed_stage_is_named_in_every_response_and_ends_the_server() -> None:
+async def test_requests_outlive_the_death_of_a_stage() -> None:
+    asked = ENDLESS | {"max_tokens": 600}
     with served_demo() as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=END_SECONDS) as http:
+            unharmed = (await http.post(CHAT, json=asked)).json()["choices"][0]["message"]
+            streams = [events(http, asked) for _ in range(3)]
+            texts = ["".join([_text(await anext(stream)) for _ in range(5)]) for stream in streams]
+            waiting = asyncio.create_task(http.post(CHAT, json=asked))
+            stages = [each for each in server.descendants() if "StageActor" in each.command]
+            os.kill(stages[1].pid, signal.SIGKILL)
+            for number, stream in enumerate(streams):
+                texts[number] += "".join([_text(event) async for event in stream])
+            response = await waiting
+        assert texts == [unharmed["content"]] * 3
+        assert response.json()["choices"][0]["message"] == unharmed
+        metrics = server.metrics()
+        assert metrics["tdpipe_restarts_total"] == 1
+        assert metrics["tdpipe_preemptions_total"] == 0
+
+
+def _text(event: dict[str, Any]) -> str:
+    (choice,) = event["choices"]
+    return str(choice["delta"].get("content") or "")
+
+
+async def test_a_killed_stage_is_named_in_every_response_where_no_restart_is_allowed() -> None:
+    with served_demo(TDPIPE_RECOVERY__MAX_RESTARTS="0") as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=END_SECONDS) as http:
             streams = [events(http, ENDLESS) for _ in range(3)]
             for stream in streams:
@@ -292,12 +317,23 @@ def check_end(server: ServedDemo, number: signal.Signals) -> None:
         lines = response.iter_lines()
         next(lines)
         assert server.signal(number) == 0
-        assert "the engine was closed" in "".join(lines)
+        assert "shutting_down" in "".join(lines)
+    assert server.left_behind() == set()
+
+
+def test_ctrl_c_lets_a_running_request_finish() -> None:
+    with served_demo() as server:
+        asked = ENDLESS | {"max_tokens": 400, "stream": True}
+        with httpx.stream("POST", f"{server.url}{CHAT}", json=asked, timeout=60) as response:
+            lines = response.iter_lines()
+            next(lines)
+            assert server.signal(signal.SIGINT) == 0
+            assert [line for line in lines if line][-1] == "data: [DONE]"
     assert server.left_behind() == set()
 
 
 def test_ctrl_c_ends_requests_and_leaves_no_process() -> None:
-    with served_demo() as server:
+    with served_demo(TDPIPE_SERVER__DRAIN_TIMEOUT="1") as server:
         check_end(server, signal.SIGINT)
         assert "Traceback" not in server.stderr()
 

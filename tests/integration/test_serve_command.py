@@ -64,9 +64,11 @@ def wait_until(port: int, path: str, status: int, process: subprocess.Popen[str]
         time.sleep(0.05)
 
 
-def test_ctrl_c_ends_running_requests_and_the_process(checkpoint: Path) -> None:
+def test_a_request_that_outlasts_the_drain_fails_so_that_it_can_be_sent_again(
+    checkpoint: Path,
+) -> None:
     port = free_port()
-    with serving(checkpoint, port) as process:
+    with serving(checkpoint, port, TDPIPE_SERVER__DRAIN_TIMEOUT="1") as process:
         wait_until(port, "/health/ready", 200, process)
         url = f"http://127.0.0.1:{port}/v1/completions"
         body = {"model": "tiny", "prompt": "hello", "stream": True}
@@ -76,12 +78,43 @@ def test_ctrl_c_ends_running_requests_and_the_process(checkpoint: Path) -> None:
             process.send_signal(signal.SIGINT)
             rest = list(lines)
         _, text = process.communicate(timeout=20)
-    assert "the engine was closed" in rest[-2] + rest[-1]
+    assert '"code":"shutting_down"' in rest[-2] + rest[-1]
     assert process.returncode == 0
+    assert "finishing 1 requests, up to 1 s" in text
     for step in ("listening on", "loading 2 stages", "warming up", "ready: "):
         assert re.search(rf"^\[ *\d+\.\d s\] {step}", text, re.MULTILINE)
     assert f"curl http://127.0.0.1:{port}/v1/chat/completions" in text
     assert "What is the capital of France?" in text
+    assert "Traceback" not in text
+
+
+def test_requests_in_work_finish_after_a_signal_while_new_ones_are_refused(
+    checkpoint: Path,
+) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    body = {"model": "tiny", "prompt": "hello", "max_tokens": 3, "stream": True}
+    pause = {"TDPIPE_SERVER__DRAIN_PAUSE": "1.5"}
+    with serving(checkpoint, port, TOKEN_SECONDS="1.5", **pause) as process:
+        wait_until(port, "/health/ready", 200, process)
+        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as response:
+            lines = response.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            wait_until(port, "/health/ready", 503, process)
+            assert httpx.get(f"{url}/health/live").status_code == 200
+            short = body | {"max_tokens": 1, "stream": False}
+            # Load balancers still send requests during the pause.
+            assert httpx.post(f"{url}/v1/completions", json=short, timeout=60).status_code == 200
+            refused = httpx.post(f"{url}/v1/completions", json=short)
+            rest = list(lines)
+        _, text = process.communicate(timeout=20)
+    assert refused.status_code == 503
+    assert refused.json()["error"]["code"] == "shutting_down"
+    assert refused.headers["retry-after"]
+    assert '"finish_reason":"length"' in rest[-3] + rest[-4]
+    assert rest[-2] == "data: [DONE]"
+    assert process.returncode == 0
     assert "Traceback" not in text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -12,6 +13,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tdpipe.server import sse
 from tests.support.endpoint import (
     ANSWER,
     MODEL,
@@ -205,7 +207,51 @@ def test_running_requests_get_an_error_when_the_server_stops(stream: bool) -> No
             time.sleep(0.01)
     asking.join(10)
     assert answers[0].status_code == (200 if stream else 503)
-    assert "the engine was closed" in answers[0].text
+    assert "shutting_down" in answers[0].text
+
+
+def test_a_silent_stream_is_kept_open_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "_SILENCE_SECONDS", 0.1)
+    with serve(FakeEngine(answer_with(ANSWER), delay=0.35)) as endpoint:
+        body = COMPLETION | {"stream": True, "max_tokens": 4}
+        text = httpx.post(f"{endpoint.url}/v1/completions", json=body).text
+        whole = httpx.post(f"{endpoint.url}/v1/completions", json=body | {"stream": False}).json()
+    events = [event for event in text.split("\n\n") if event and not event.startswith(":")]
+    assert text.count(": waiting\n\n") >= 4
+    texts = [
+        json.loads(event.removeprefix("data: "))["choices"][0]["text"] for event in events[:-1]
+    ]
+    assert "".join(texts) == whole["choices"][0]["text"]
+    assert events[-1] == "data: [DONE]"
+
+
+async def test_a_client_that_leaves_a_silent_stream_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sse, "_SILENCE_SECONDS", 0.05)
+    engine = FakeEngine(answer_with(ANSWER), hang_after=0)
+    with serve(engine) as endpoint:
+        async with httpx.AsyncClient(base_url=endpoint.url) as client:
+            body = CHAT | {"stream": True}
+            async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+                lines = response.aiter_lines()
+                while not (await anext(lines)).startswith(":"):
+                    pass
+            async with asyncio.timeout(5):
+                await engine.all_aborted(1)
+
+
+def test_an_engine_that_restarts_for_too_long_refuses_requests_for_now() -> None:
+    engine = scripted_engine()
+    with serve(engine) as endpoint:
+        engine.reason = "the stages have been restarting for 301 s"
+        response = httpx.post(f"{endpoint.url}/v1/completions", json=COMPLETION)
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "5"
+        error = response.json()["error"]
+        assert error["code"] == "recovering"
+        assert "301 s" in error["message"]
+        assert httpx.get(f"{endpoint.url}/health/ready").status_code == 503
 
 
 def test_each_finished_request_is_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tdpipe.controller.snapshot import EngineSnapshot
 from tdpipe.controller.stream import TokenDelta
 from tdpipe.core.capacity import Capacity
-from tdpipe.core.errors import PipelineError, RequestError, TDPipeError
+from tdpipe.core.errors import PipelineError, RequestError, ShutdownError, TDPipeError
 from tdpipe.core.request import FinishReason
 from tdpipe.core.sampling import SamplingParams, TokenLogprobs
 
@@ -78,7 +78,9 @@ class FakeEngine:
         self.fail_after = fail_after
         self.tokens_per_delta = tokens_per_delta
         self.refuse = refuse
-        self.error: str | None = None
+        self.error: TDPipeError | None = None
+        self.reason: str | None = None
+        self.alive = True
         self.closed = False
         self.submissions: list[Submission] = []
         self._streams: list[FakeStream] = []
@@ -101,18 +103,21 @@ class FakeEngine:
         return stream
 
     def health(self) -> FakeHealth:
-        error = None if self.error is None else PipelineError(self.error)
-        return FakeHealth(error is None, error)
+        ready = self.error is None and self.reason is None
+        return FakeHealth(ready, self.error, self.reason, self.alive)
 
     def snapshot(self) -> EngineSnapshot:
         return EngineSnapshot()
 
     def close(self) -> None:
         self.closed = True
-        self.die("the engine was closed")
+        self._end(ShutdownError("the engine was closed"))
 
     def die(self, error: str) -> None:
         """Fail every stream, from any thread."""
+        self._end(PipelineError(error))
+
+    def _end(self, error: TDPipeError) -> None:
         self.error = error
         for stream in self._streams:
             stream.interrupt()
@@ -144,7 +149,7 @@ class FakeStream:
             hangs = engine.hang_after is not None and self._count >= engine.hang_after
             await self._pause(None if hangs else engine.delay)
         if engine.error is not None:
-            raise PipelineError(engine.error)
+            raise engine.error
         if engine.fail_after is not None and self._count >= engine.fail_after:
             raise PipelineError("stage 1 failed:\nTraceback\n  …\nRuntimeError: scripted failure")
         delta = next(self._deltas, None)

@@ -1,7 +1,7 @@
 """Runs `tdpipe` with a scripted engine in place of the real one.
 
-The environment says how it behaves: `START_SECONDS` and `CLOSE_SECONDS` are how long starting and
-closing take, `START_ERROR` makes it fail, `REQUEST_ERROR` makes it die soon after a request came.
+The environment says how it behaves: `START_SECONDS`, `TOKEN_SECONDS` and `CLOSE_SECONDS` are how long starting, a token
+and closing take, `START_ERROR` makes the start fail, and `REQUEST_ERROR` makes the engine die soon after a request came.
 """
 
 from __future__ import annotations
@@ -37,13 +37,17 @@ class SlowToClose(FakeEngine):
         time.sleep(float(os.environ.get("CLOSE_SECONDS", "0")))
 
 
-def start_engine(settings: Settings, _: object, progress: Callable[[str], None]) -> FakeEngine:
+def start_engine(
+    settings: Settings, _: object, progress: Callable[[str], None], host: None
+) -> FakeEngine:
+    assert host is None
     progress(f"loading {settings.pipeline.stages} stages")
     if os.environ.get("START_ERROR"):
         raise PipelineError(FAILURE)
     time.sleep(float(os.environ.get("START_SECONDS", "0")))
     progress("warming up")
-    return SlowToClose(answer_with(ANSWER), hang_after=3)
+    delay = float(os.environ.get("TOKEN_SECONDS", "0"))
+    return SlowToClose(answer_with(ANSWER), delay=delay, hang_after=3)
 
 
 def plan_stages(settings: Settings) -> types.SimpleNamespace:

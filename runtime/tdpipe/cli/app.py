@@ -11,8 +11,12 @@ import typer
 from tdpipe import __version__
 from tdpipe.cli.bench import EPILOG as BENCH_EPILOG
 from tdpipe.cli.bench import bench
+from tdpipe.cli.controller import EPILOG as CONTROLLER_EPILOG
+from tdpipe.cli.controller import controller
 from tdpipe.cli.plan import EPILOG as PLAN_EPILOG
 from tdpipe.cli.plan import plan
+from tdpipe.cli.probe import EPILOG as PROBE_EPILOG
+from tdpipe.cli.probe import probe
 from tdpipe.cli.profile import EPILOG as PROFILE_EPILOG
 from tdpipe.cli.profile import profile
 from tdpipe.cli.serve import EPILOG as SERVE_EPILOG
@@ -21,7 +25,9 @@ from tdpipe.cli.simulate import EPILOG as SIMULATE_EPILOG
 from tdpipe.cli.simulate import simulate
 from tdpipe.cli.train_predictor import EPILOG as TRAIN_PREDICTOR_EPILOG
 from tdpipe.cli.train_predictor import train_predictor
-from tdpipe.core.errors import SettingsError, TDPipeError, one_line
+from tdpipe.cli.worker import EPILOG as WORKER_EPILOG
+from tdpipe.cli.worker import worker
+from tdpipe.core.errors import TDPipeError, one_line
 
 app = typer.Typer(
     name="tdpipe",
@@ -33,6 +39,9 @@ app = typer.Typer(
 )
 _COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (serve, SERVE_EPILOG),
+    (controller, CONTROLLER_EPILOG),
+    (worker, WORKER_EPILOG),
+    (probe, PROBE_EPILOG),
     (simulate, SIMULATE_EPILOG),
     (plan, PLAN_EPILOG),
     (profile, PROFILE_EPILOG),
@@ -64,7 +73,7 @@ def _options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit.
 
-    The exit status is 0, or 2 for wrong settings or usage, or 1 for any other error that tdpipe raises on purpose.
+    The exit status is one of `ExitCode`; wrong usage counts as configuration.
 
     Args:
         arguments: command-line arguments without the program's name; None takes them from `sys.argv`.
@@ -73,4 +82,4 @@ def main(arguments: list[str] | None = None) -> None:
         app(arguments, prog_name="tdpipe")
     except TDPipeError as error:
         typer.echo(f"error: {one_line(error)}", err=True)
-        sys.exit(2 if isinstance(error, SettingsError) else 1)
+        sys.exit(error.exit_code)

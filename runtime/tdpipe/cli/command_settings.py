@@ -70,6 +70,20 @@ def load_command_settings(config: Path | None, flags: dict[str, dict[str, Any]])
     return settings.model_copy(update={"model": model})
 
 
+def refuse_cluster_settings(settings: Settings) -> None:
+    """Refuse settings of a cluster for a command that runs on one machine.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    if given := sorted(settings.cluster.model_fields_set):
+        raise SettingsError(
+            f"cluster.{given[0]}",
+            "has no effect on one machine",
+            "remove it, or run `tdpipe controller` and `tdpipe worker`",
+        )
+
+
 def is_demo(settings: Settings) -> bool:
     """Whether the model is the demo model of the repository."""
     return settings.model.path == _demo_path()

@@ -14,8 +14,10 @@ from tdpipe.cli.command_settings import (
     ModelPath,
     StageCount,
     load_command_settings,
+    refuse_cluster_settings,
     setting_option,
 )
+from tdpipe.cli.termination_message import termination_message_on_error
 from tdpipe.core.errors import SettingsError
 
 EPILOG = """\b
@@ -57,10 +59,13 @@ def serve(
         "scheduler": {"policy": policy},
         "server": {"host": host, "port": port},
     }
-    settings = load_command_settings(config, flags)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    with termination_message_on_error() as message:
+        settings = load_command_settings(config, flags)
+        message.path = settings.process.termination_message_path
+        refuse_cluster_settings(settings)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
-    from tdpipe.cli.server_run import run_server
+        from tdpipe.cli.server_run import run_server
 
-    run_server(settings)
+        run_server(settings)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tdpipe.core.errors import SettingsError
+from tdpipe.pipeline.cgroup import Cgroup
 
 if TYPE_CHECKING:
     from tdpipe.core.settings import CacheSettings
@@ -26,7 +27,6 @@ memory too."""
 
 _GIB = 2**30
 _MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +70,16 @@ class KVBudget:
         return min(int(room // block_bytes), self.useful_blocks)
 
 
-def available_memory(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
+def available_memory(meminfo: Path = _MEMINFO, cgroup: Cgroup | None = None) -> int:
     """Return the bytes that this process may still take.
 
     That is what the host has free or can free, or what the container's limit leaves if that is less.
 
     Args:
         meminfo: the kernel's report on the host's memory (proc(5)).
-        cgroup: directory of this process's control group, version 2.
+        cgroup: control groups of this process.
     """
     fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
     host = int(fields["MemAvailable"].split()[0]) * 1024
-    try:
-        limit = (cgroup / "memory.max").read_text().strip()
-        used = int((cgroup / "memory.current").read_text())
-    except OSError:
-        return host
-    # The file cache counts as used, but the kernel frees it under pressure.
-    cached = _statistic(cgroup, "inactive_file")
-    return host if limit == "max" else max(0, min(host, int(limit) - used + cached))
-
-
-def _statistic(cgroup: Path, name: str) -> int:
-    for line in (cgroup / "memory.stat").read_text().splitlines():
-        key, value = line.split()
-        if key == name:
-            return int(value)
-    return 0
+    left = (cgroup or Cgroup()).memory_left()
+    return host if left is None else min(host, left)

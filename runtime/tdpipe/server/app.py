@@ -9,7 +9,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from tdpipe import __version__
 from tdpipe.server.errors import install_error_handlers
-from tdpipe.server.middleware import RequestIds
+from tdpipe.server.middleware import CallsInWork, RequestIds
 from tdpipe.server.openapi import describe_bodies
 from tdpipe.server.routes import chat, completions, health, models
 from tdpipe.server.serving import Serving
@@ -35,6 +35,7 @@ def create_app(serving: Serving, cors_origins: Sequence[str] = ()) -> FastAPI:
             expose_headers=["x-request-id", "retry-after"],
         )
     app.add_middleware(RequestIds)
+    app.add_middleware(CallsInWork, count=serving.count_call)
     for module in (completions, chat, models, health):
         app.include_router(module.router)
     describe_bodies(app)

@@ -14,6 +14,7 @@ from tdpipe.core.errors import (
     NonFiniteLogitsError,
     PipelineError,
     RequestError,
+    ShutdownError,
     TDPipeError,
     one_line,
 )
@@ -32,13 +33,23 @@ class ApiError(TDPipeError):
         message: what is wrong and the remedy.
         param: the field at fault, if it is one field.
         code: word that clients can test for, such as `model_not_found`.
+        retry_after: seconds after which a client may try again, for status 503.
     """
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str,
+        retry_after: int = 1,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.param = param
         self.code = code
+        self.retry_after = retry_after
 
 
 def to_api_error(error: Exception) -> ApiError:
@@ -48,6 +59,8 @@ def to_api_error(error: Exception) -> ApiError:
             return error
         case RequestError():
             return ApiError(400, str(error), param=error.param, code="invalid_value")
+        case ShutdownError():
+            return ApiError(503, str(error), code="shutting_down")
         case PipelineError():
             # The engine has already logged it, and every open request ends here.
             _log.debug("the engine failed: %s", one_line(error))
@@ -94,7 +107,7 @@ def install_error_handlers(app: FastAPI, count: Callable[[str], None]) -> None:
         count(api_error.code)
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
         if api_error.status == 503:
-            headers["retry-after"] = "1"
+            headers["retry-after"] = str(api_error.retry_after)
         return JSONResponse(error_body(api_error), api_error.status, headers)
 
     async def answer_nobody(_: Request, __: Exception) -> Response:

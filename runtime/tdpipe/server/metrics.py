@@ -122,6 +122,9 @@ class _EngineCollector(Collector):
             now.preemptions,
         )
         yield CounterMetricFamily(
+            "tdpipe_restarts", "Restarts of all stages after a failure.", now.restarts
+        )
+        yield CounterMetricFamily(
             "tdpipe_non_finite_logits",
             "Requests that ended in an error because their logits were not finite.",
             now.non_finite_logits,

@@ -50,6 +50,30 @@ class RequestIds:
         await self._app(scope, receive, send_with_id)
 
 
+class CallsInWork:
+    """Counts the generation requests whose response is not complete, so that a server can wait for them.
+
+    Args:
+        app: the application.
+        count: called with 1 when a call begins, and with -1 when it ends.
+    """
+
+    def __init__(self, app: ASGIApp, count: Callable[[int], None]) -> None:
+        self._app = app
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run as an ASGI application."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        self._count(1)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._count(-1)
+
+
 class InternalErrors:
     """Answers a request in which the application has raised an error that no handler knows.
 

@@ -1,4 +1,4 @@
-"""The state that endpoints answer from: the server is starting, ready, failed or stopping."""
+"""The state that endpoints answer from: the server is starting, ready, recovering, draining or stopping."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from starlette.types import Receive
 
-from tdpipe.core.errors import one_line
+from tdpipe.core.errors import ShutdownError, one_line
 from tdpipe.server.disconnect import unless_disconnected
 from tdpipe.server.engine_port import EnginePort
 from tdpipe.server.errors import ApiError
@@ -20,6 +20,7 @@ from tdpipe.server.request_record import RequestRecord
 from tdpipe.server.served_model import ServedModel
 
 T = TypeVar("T")
+_RECOVERY_RETRY_SECONDS = 5
 _SHORT_TEXT = 2**15
 """Characters of a text that is tokenized in about ten milliseconds."""
 
@@ -42,8 +43,16 @@ class Serving:
         self.metrics = Metrics()
         self._service: Service | None = None
         self._reason = "starting"
+        self._draining = False
+        self._refusing = False
+        self.calls = 0
+        """Number of generation requests whose response is not complete."""
         self._short_texts = ThreadPoolExecutor(1, "tokenizing-short")
         self._long_texts = ThreadPoolExecutor(1, "tokenizing-long")
+
+    def count_call(self, change: int) -> None:
+        """Count a call that begins (1) or ends (-1). Only the event loop may call this."""
+        self.calls += change
 
     def progress(self, message: str) -> None:
         """Set the step of the start, which probes get as the reason why the server is not ready."""
@@ -54,17 +63,28 @@ class Serving:
         self.metrics.add_engine(service.engine.snapshot)
         self._service = service
 
+    def drain(self) -> None:
+        """Tell probes that the server is about to stop, and still answer requests."""
+        self._draining = True
+
+    def refuse(self) -> None:
+        """Refuse new requests from now on; those in work go on."""
+        self._draining = self._refusing = True
+
     def stop(self) -> None:
-        """Refuse requests from now on."""
+        """Refuse all requests from now on."""
+        self.refuse()
         self._service, self._reason = None, "stopping"
         self._short_texts.shutdown(wait=False)
         self._long_texts.shutdown(wait=False)
 
     def unready_reason(self) -> str | None:
-        """Return why requests are refused; None while they are answered."""
+        """Return why no requests should be sent here; None while they are answered."""
         service = self._service
         if service is None:
             return self._reason
+        if self._draining:
+            return "draining"
         health = service.engine.health()
         if health.ready:
             return None
@@ -72,15 +92,39 @@ class Serving:
             return f"the engine failed: {one_line(health.error)}"
         return health.reason
 
+    def dead_reason(self) -> str | None:
+        """Return why the process should be restarted; None while it works."""
+        service = self._service
+        if service is None or service.engine.health().alive:
+            return None
+        return "the engine's loop stands still"
+
     def service(self) -> Service:
         """Return the model and engine to answer with.
 
         Raises:
             ApiError: 503 while the server is not ready.
+            ShutdownError: the server takes no more requests.
         """
-        service, reason = self._service, self.unready_reason()
-        if service is None or reason is not None:
-            raise ApiError(503, f"not ready: {reason}", code="not_ready")
+        if self._refusing:
+            raise ShutdownError(
+                "the server is shutting down; send the request to another one, or again later"
+            )
+        service = self._service
+        if service is None:
+            raise ApiError(503, f"not ready: {self._reason}", code="not_ready")
+        health = service.engine.health()
+        if health.error is not None:
+            raise ApiError(
+                503, f"not ready: the engine failed: {one_line(health.error)}", code="not_ready"
+            )
+        if not health.ready:
+            raise ApiError(
+                503,
+                f"not ready: {health.reason}",
+                code="recovering",
+                retry_after=_RECOVERY_RETRY_SECONDS,
+            )
         return service
 
     def service_for(self, model: str) -> Service:

@@ -1,7 +1,12 @@
-"""Streams server-sent events in the form that OpenAI's clients read."""
+"""Streams server-sent events in the form that OpenAI's clients read.
+
+A request may wait for minutes, in the queue or while stages restart. Comments, which clients ignore, then keep proxies
+from taking the connection for dead.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -13,6 +18,9 @@ from starlette.types import Receive, Scope, Send
 from tdpipe.server.disconnect import ClientGoneError, unless_disconnected
 from tdpipe.server.errors import error_body, to_api_error
 
+_SILENCE_SECONDS = 15.0
+"""Time without an event after which a comment is sent."""
+_COMMENT = b": waiting\n\n"
 DONE = b"data: [DONE]\n\n"
 _encode = msgspec.json.Encoder().encode
 
@@ -49,13 +57,27 @@ class EventStream(Response):
         await send(start)
         try:
             async with aclosing(self._events) as events:
-                async for event in events:
+                while (event := await self._next(events, send)) is not None:
                     await send(_body(b"data: " + _encode(event) + b"\n\n"))
             await send(_body(DONE))
         except Exception as error:
             event = error_body(to_api_error(error))
             await send(_body(b"data: " + _encode(event) + b"\n\n"))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _next(
+        self, events: AsyncGenerator[dict[str, Any]], send: Send
+    ) -> dict[str, Any] | None:
+        """Return the next event, or None after the last one, and send comments until it comes."""
+        coming = asyncio.ensure_future(anext(events, None))
+        try:
+            while not (await asyncio.wait({coming}, timeout=_SILENCE_SECONDS))[0]:
+                await send(_body(_COMMENT))
+            return coming.result()
+        finally:
+            # Closing the generator fails while it still runs.
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
 
 
 def _body(data: bytes) -> dict[str, Any]:

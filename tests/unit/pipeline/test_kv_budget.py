@@ -8,6 +8,7 @@ import torch
 from tdpipe.core.errors import SettingsError
 from tdpipe.core.settings import CacheSettings
 from tdpipe.pipeline import kv_budget
+from tdpipe.pipeline.cgroup import Cgroup
 from tdpipe.pipeline.kv_budget import GPU_SHARE, HOST_SHARE, KVBudget, available_memory
 
 if TYPE_CHECKING:
@@ -89,9 +90,12 @@ def test_the_limit_of_a_container_bounds_the_available_memory(
     (tmp_path / "memory.max").write_text(f"{limit}\n")
     (tmp_path / "memory.current").write_text("1048576\n")
     (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 4096\n")
-    assert available_memory(tmp_path / "meminfo", tmp_path) == expected
+    (tmp_path / "membership").write_text("0::/\n")
+    cgroup = Cgroup(tmp_path, tmp_path / "membership")
+    assert available_memory(tmp_path / "meminfo", cgroup) == expected
 
 
 def test_without_control_groups_the_host_bounds_the_available_memory(tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemAvailable:    8192 kB\n")
-    assert available_memory(tmp_path / "meminfo", tmp_path / "none") == 8192 * 1024
+    cgroup = Cgroup(tmp_path, tmp_path / "none")
+    assert available_memory(tmp_path / "meminfo", cgroup) == 8192 * 1024

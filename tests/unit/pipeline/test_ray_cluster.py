@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from tdpipe.core.errors import PipelineError
-from tdpipe.pipeline.ray import cluster as ray_cluster
+from tdpipe.pipeline.ray import temporary
 from tdpipe.pipeline.ray.cluster import RayCluster
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def test_a_start_that_fails_leaves_no_folder(
     init: Callable[[Callable[[], None]], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(ray_cluster, "_MAX_SOCKET_PATH", 1000)
+    monkeypatch.setattr(temporary, "_MAX_SOCKET_PATH", 1000)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     init(fail)
     with pytest.raises(PipelineError, match="did not start"):
@@ -58,7 +58,7 @@ def test_a_signal_waits_until_a_ray_that_starts_has_stopped_again(
     init: Callable[[Callable[[], None]], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(ray_cluster, "_MAX_SOCKET_PATH", 1000)
+    monkeypatch.setattr(temporary, "_MAX_SOCKET_PATH", 1000)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     starting, stopped = threading.Event(), threading.Event()
 

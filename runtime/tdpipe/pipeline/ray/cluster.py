@@ -11,15 +11,17 @@ import logging
 import os
 import shutil
 import socket
-import tempfile
 import threading
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from tdpipe.core.errors import PipelineError, SettingsError, one_line
+from tdpipe.pipeline.ray.temporary import make_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _LOCAL_HOST = "127.0.0.1"
 _LOOPBACK = "lo"
@@ -33,11 +35,6 @@ _LOCAL_ENVIRONMENT = {
 }
 _ADDRESS = "RAY_ADDRESS"
 _START_A_RAY = "start one with `ray start --head`, or unset RAY_ADDRESS to let tdpipe start its own"
-_FOLDER_PREFIX = "ray-"
-_MAX_SOCKET_PATH = 107
-"""Characters of a Unix socket's path on Linux."""
-_RAY_PATH_CHARACTERS = 76
-"""Characters that Ray and the folder's own name add to the path of a socket in the folder for temporary files."""
 _ANSWER_SECONDS = 5.0
 """Seconds that the Ray at RAY_ADDRESS may take to accept a connection."""
 _LEAVE_SECONDS = 5.0
@@ -84,7 +81,7 @@ class RayCluster:
             "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE_BYTES,
         }
-        folder = _make_folder()
+        folder = make_folder()
         try:
             remedy = "free memory or raise pipeline.start_timeout"
             return cls(
@@ -93,6 +90,26 @@ class RayCluster:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    @classmethod
+    def connect(cls, address: str, host: str, timeout: float) -> RayCluster:
+        """Connect to the head at `address`, which runs on this machine.
+
+        Args:
+            address: address of the head.
+            host: IP address of this machine in the cluster.
+            timeout: seconds that Ray may take.
+
+        Raises:
+            PipelineError: Ray does not answer.
+        """
+        options = {
+            "address": address,
+            "_node_ip_address": host,
+            "log_to_driver": False,
+            "logging_level": logging.ERROR,
+        }
+        return cls(_Connection(options, timeout, f"{address}: ", "see the log of Ray's head"))
 
     @property
     def local(self) -> bool:
@@ -203,19 +220,3 @@ def _check_address(address: str, timeout: float) -> None:
             time.sleep(0.2)
         else:
             return
-
-
-def _make_folder() -> Path:
-    """Create the folder of a Ray's files.
-
-    Raises:
-        SettingsError: its path would be too long for the sockets in it.
-    """
-    parent = tempfile.gettempdir()
-    longest = _MAX_SOCKET_PATH - _RAY_PATH_CHARACTERS
-    if len(parent) > longest:
-        problem = (
-            f"{parent} has {len(parent)} characters, too many for the sockets that Ray puts there"
-        )
-        raise SettingsError("TMPDIR", problem, f"set a folder of at most {longest} characters")
-    return Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))

@@ -89,7 +89,13 @@ class RayHost:
         with ExitStack() as undo:
             places = self._places.find(deadline, progress, undo)
             start = _RayStart(self._settings, self._builder, places, deadline, progress, undo)
-            return start.run(lambda: self._places.replaced(places.attempt))
+            try:
+                return start.run(lambda: self._places.replaced(places.attempt))
+            except PipelineError as error:
+                changed = self._places.replaced(places.attempt)
+                if changed is not None:
+                    raise changed from error
+                raise
 
     def cancel(self) -> None:
         self._cancelled.set()

@@ -12,10 +12,13 @@ router = APIRouter()
 
 
 @router.head("/health/live", include_in_schema=False)
-@router.get("/health/live")
-async def live() -> dict[str, str]:
-    """Report that the process runs and answers."""
-    return {"status": "live"}
+@router.get("/health/live", responses={503: {"description": "Stuck; the reason is told."}})
+async def live(context: Context) -> JSONResponse:
+    """Report whether the process works: 200, or 503 if it should be restarted."""
+    reason = context.serving.dead_reason()
+    if reason is not None:
+        return JSONResponse({"status": "not live", "reason": reason}, 503)
+    return JSONResponse({"status": "live"})
 
 
 @router.head("/health/ready", include_in_schema=False)
