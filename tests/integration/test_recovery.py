@@ -48,7 +48,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "adaptive": lambda: AdaptivePolicy(24),
 }
 WARM_UP_STEPS = 200
-"""More steps than the warm-up of a pipeline of fake stages takes."""
+"""A number of steps that the warm-up of a pipeline of fake stages does not reach."""
 
 
 @pytest.fixture

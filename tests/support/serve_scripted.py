@@ -1,7 +1,7 @@
 """Runs `tdpipe` with a scripted engine in place of the real one.
 
 The environment says how it behaves: `START_SECONDS`, `TOKEN_SECONDS` and `CLOSE_SECONDS` are how long starting, a token
-and closing take, `START_ERROR` makes the start fail, and `REQUEST_ERROR` makes the engine die soon after a request came.
+and closing take, `START_ERROR` makes the start fail, and `REQUEST_ERROR` makes the engine die soon after a request.
 """
 
 from __future__ import annotations

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -13,7 +17,12 @@ from tdpipe.core.errors import PipelineError
 from tdpipe.core.step import StageReport, StepOutput, TokenFeedback
 from tdpipe.pipeline.transport.control_socket import ControlServer, StageControl
 from tdpipe.pipeline.transport.feedback_socket import FeedbackSocket
-from tdpipe.pipeline.transport.secure_sockets import EpochKeys, KeyPair, SecureSockets
+from tdpipe.pipeline.transport.secure_sockets import (
+    HEARTBEAT_TIMEOUT_MS,
+    EpochKeys,
+    KeyPair,
+    SecureSockets,
+)
 from tests.support.step_driver import row_step, start_of
 
 if TYPE_CHECKING:
@@ -105,6 +114,69 @@ def test_a_missing_stage_is_named(keys: EpochKeys, sockets: Sockets) -> None:
     assert present.receive() is None
     with pytest.raises(PipelineError, match="stage 1 is not connected"):
         server.send(row_step(0, [(0, 0, 1, True)]))
+    server.close()
+
+
+def receive_until(server: ControlServer, deadline: float) -> None:
+    while time.monotonic() < deadline:
+        server.receive(SHORT_TIMEOUT)
+
+
+def stay_connected(keys: EpochKeys, address: str) -> None:
+    StageControl(SecureSockets(keys), address, 0).receive()
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_stage_that_stands_still_or_dies_loses_its_connection(
+    keys: EpochKeys, sockets: Sockets, number: signal.Signals
+) -> None:
+    server = ControlServer(sockets(keys), HOST, stages=1)
+    context = multiprocessing.get_context("spawn")
+    stage = context.Process(target=stay_connected, args=(keys, server.address))
+    stage.start()
+    assert server.await_stages(60.0) == []
+    assert server.receive(0.5) == []
+    assert stage.pid is not None
+    os.kill(stage.pid, number)
+    deadline = time.monotonic() + 3 * HEARTBEAT_TIMEOUT_MS / 1000
+    try:
+        with pytest.raises(PipelineError, match="stage 0 is not connected") as caught:
+            receive_until(server, deadline)
+        assert caught.value.stage == 0
+    finally:
+        stage.kill()
+        server.close()
+
+
+def test_strangers_that_come_and_go_are_no_failure(keys: EpochKeys, sockets: Sockets) -> None:
+    server = ControlServer(sockets(keys), HOST, stages=1)
+    stage = StageControl(sockets(keys), server.address, 0)
+    assert server.await_stages(TIMEOUT) == []
+    port = int(server.address.rpartition(":")[2])
+    for _ in range(3):
+        socket.create_connection((HOST, port)).close()
+        assert server.receive(SHORT_TIMEOUT) == []
+    server.send(row_step(0, [(0, 0, 1, True)]))
+    step = stage.receive()
+    assert step is not None
+    server.stop_stages()
+    assert stage.receive() is None
+    server.close()
+
+
+def test_a_stage_that_connects_a_second_time_may_have_lost_messages(
+    keys: EpochKeys, sockets: Sockets
+) -> None:
+    server = ControlServer(sockets(keys), HOST, stages=1)
+    first = StageControl(sockets(keys), server.address, 0)
+    assert server.await_stages(TIMEOUT) == []
+    assert server.receive(SHORT_TIMEOUT) == []
+    del first
+    second = StageControl(sockets(keys), server.address, 0)
+    deadline = time.monotonic() + TIMEOUT
+    with pytest.raises(PipelineError, match=r"messages may be lost|not connected"):
+        receive_until(server, deadline)
+    del second
     server.close()
 
 

@@ -17,12 +17,12 @@ import ray
 import torch
 
 from tdpipe.model.device import resolve_device
+from tdpipe.pipeline.addresses import name_interface
 from tdpipe.pipeline.ray.stage_folder import StageFolder, StageState
 from tdpipe.pipeline.stage_builder import stage_device
 from tdpipe.pipeline.stage_errors import to_stage_error
 from tdpipe.pipeline.transport.control_socket import StageControl
 from tdpipe.pipeline.transport.feedback_socket import FeedbackSocket
-from tdpipe.pipeline.transport.interfaces import name_interface
 from tdpipe.pipeline.transport.secure_sockets import SecureSockets
 from tdpipe.pipeline.transport.torch_activations import connect_neighbours
 from tdpipe.stage.loop import StageLoop

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from tdpipe.core.errors import PipelineError, SettingsError
-from tdpipe.pipeline.ray.addresses import own_address
+from tdpipe.pipeline.addresses import own_address
 from tdpipe.pipeline.ray.node import NodePorts, RayNode, head_options, ray_environment
 from tdpipe.pipeline.ray.raylet_probe import raylet_answers
 from tdpipe.pipeline.ray.temporary import make_folder

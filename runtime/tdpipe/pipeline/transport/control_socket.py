@@ -44,6 +44,9 @@ class ControlServer:
         self._poller.register(self._wakeup.fileno(), zmq.POLLIN)
         self._connections = _Connections(self._socket)
         self._poller.register(self._connections.monitor, zmq.POLLIN)
+        self._authenticated = 0
+        """Number of connections that peers with the attempt's key have made. Each stage makes one."""
+        self._lost: PipelineError | None = None
 
     def await_stages(self, timeout: float) -> list[int]:
         """Wait up to `timeout` seconds until every stage has connected, and return the missing stages."""
@@ -77,13 +80,14 @@ class ControlServer:
         If there are none, the call waits for one or for `interrupt`, up to `timeout` seconds. None is no limit.
 
         Raises:
-            PipelineError: a stage has lost its connection since the last call, and there are no reports.
+            PipelineError: a stage has lost its connection, and there are no reports.
         """
         self._poller.poll(None if timeout is None else _milliseconds(timeout))
         self._wakeup.clear()
+        self._check_connections()
         reports = self._received()
-        if not reports and self._connections.lost():
-            raise self._lost_connection()
+        if not reports and self._lost is not None:
+            raise self._lost
         return reports
 
     def _received(self) -> list[StageReport]:
@@ -104,13 +108,22 @@ class ControlServer:
         self._socket.close(linger=0)
         self._wakeup.close()
 
-    def _lost_connection(self) -> PipelineError:
+    def _check_connections(self) -> None:
+        authenticated, ended = self._connections.changes()
+        self._authenticated += authenticated
+        if self._authenticated > len(self._stages):
+            self._lost = PipelineError(
+                "a stage was disconnected for a while, and messages may be lost"
+            )
+        if ended:
+            self._find_lost()
+
+    def _find_lost(self) -> None:
         for stage in self._stages:
             try:
                 self._send(stage, _PROBE)
             except PipelineError as error:
-                return error
-        return PipelineError("the connection to a stage was interrupted, and messages may be lost")
+                self._lost = error
 
     def _send(self, stage: bytes, message: bytes) -> None:
         try:
@@ -148,29 +161,24 @@ class StageControl:
 
 
 class _Connections:
-    """The connections of stages to a socket, which ZeroMQ itself only reports as events.
-
-    Connections that have not authenticated do not count, because anybody can make and lose these.
-    """
+    """What happens to the connections of a socket, which ZeroMQ only tells by events."""
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         self.monitor = socket.get_monitor_socket(events)
-        self._authenticated: set[int] = set()
 
-    def lost(self) -> bool:
-        """Return whether a stage has lost its connection since the last call."""
-        lost = False
+    def changes(self) -> tuple[int, int]:
+        """Return how many peers have authenticated, and how many connections have ended, since the last call.
+
+        Connections that end need not be those of stages, because anybody can connect before authentication.
+        """
+        authenticated = ended = 0
         while self.monitor.poll(0):
-            event = recv_monitor_message(self.monitor)
-            descriptor = int(event["value"])
-            if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._authenticated.add(descriptor)
-            elif descriptor in self._authenticated:
-                self._authenticated.discard(descriptor)
-                lost = True
-        return lost
+            event = recv_monitor_message(self.monitor)["event"]
+            authenticated += event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            ended += event == zmq.EVENT_DISCONNECTED
+        return authenticated, ended
 
     def close(self) -> None:
         self._socket.disable_monitor()
