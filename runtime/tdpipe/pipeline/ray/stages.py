@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _EXIT_SECONDS = 1.0
 """Time that stages have to end their loops before they are killed."""
-_DEATH_REPORT_SECONDS = 3.0
+_DEATH_REPORT_SECONDS = 2.0
 """Time that Ray may take to report the death of a process whose connection is lost."""
 
 

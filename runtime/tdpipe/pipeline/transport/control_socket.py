@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 _HELLO = _STOP = b""
 _PROBE = b"\0"
+_SUSPICION_SECONDS = 2.0
+"""Time after the end of a connection in which stages are probed, because ZeroMQ still accepts messages for the peer at
+first. The connection may have been a stranger's."""
+_PROBE_SECONDS = 0.1
 
 
 class ControlServer:
@@ -46,6 +50,7 @@ class ControlServer:
         self._poller.register(self._connections.monitor, zmq.POLLIN)
         self._authenticated = 0
         """Number of connections that peers with the attempt's key have made. Each stage makes one."""
+        self._suspicious_until = 0.0
         self._lost: PipelineError | None = None
 
     def await_stages(self, timeout: float) -> list[int]:
@@ -82,6 +87,8 @@ class ControlServer:
         Raises:
             PipelineError: a stage has lost its connection, and there are no reports.
         """
+        if time.monotonic() < self._suspicious_until:
+            timeout = _PROBE_SECONDS if timeout is None else min(timeout, _PROBE_SECONDS)
         self._poller.poll(None if timeout is None else _milliseconds(timeout))
         self._wakeup.clear()
         self._check_connections()
@@ -115,7 +122,10 @@ class ControlServer:
             self._lost = PipelineError(
                 "a stage was disconnected for a while, and messages may be lost"
             )
+        now = time.monotonic()
         if ended:
+            self._suspicious_until = now + _SUSPICION_SECONDS
+        if now < self._suspicious_until:
             self._find_lost()
 
     def _find_lost(self) -> None:
@@ -130,7 +140,9 @@ class ControlServer:
             self._socket.send_multipart([stage, message], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             number = int(stage)
-            raise PipelineError(f"stage {number} is not connected").in_stage(number) from error
+            raise PipelineError(
+                f"stage {number} is not connected; its process or its machine does not answer"
+            ).in_stage(number) from error
 
 
 class StageControl:

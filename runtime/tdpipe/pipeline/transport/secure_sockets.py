@@ -13,7 +13,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 HEARTBEAT_INTERVAL_MS = 1000
-HEARTBEAT_TIMEOUT_MS = 5000
+HEARTBEAT_TIMEOUT_MS = 4000
 """Time without any sign of the peer after which its connection counts as lost: its machine or process stands still."""
 _ZAP_DOMAIN = "tdpipe"
 
