@@ -131,6 +131,11 @@ class ServedDemo:
         assert wait_until(ready, START_SECONDS), self.stderr()
         self.descendants()
 
+    def await_restart(self) -> None:
+        """Wait until the stages have been restarted and requests are answered."""
+        assert wait_until(lambda: "goes on with" in self.stderr(), START_SECONDS), self.stderr()
+        self.await_ready()
+
     def await_end(self) -> int:
         """Wait until it ends by itself and return the exit status."""
 

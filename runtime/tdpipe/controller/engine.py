@@ -243,10 +243,10 @@ class Engine:
         self._clock.completed(result.busy, len(self._scheduler.state.in_flight), now)
         if (emission.tokens or emission.failed) and not self._readiness.proven:
             self._readiness.prove()
-        if emission.tokens and self._recovery is not None:
-            self._recovery.served()
         self._non_finite_logits += len(emission.failed)
-        self._listeners.deliver(emission, output)
+        served = self._listeners.deliver(emission, output)
+        if served and self._recovery is not None:
+            self._recovery.served()
         self._revision.advance(self._listeners.unfinished)
 
     def _recover(self, pipeline: Pipeline, error: PipelineError, recovery: Recovery) -> None:

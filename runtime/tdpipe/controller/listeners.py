@@ -71,8 +71,11 @@ class Listeners:
         """Return the ids and features of all requests, oldest first."""
         return ((each.request.id, each.features) for each in self._by_id.values())
 
-    def deliver(self, emission: Emission, output: StepOutput) -> None:
-        """Send the tokens of a step to their streams. Tokens of requests without a listener are dropped."""
+    def deliver(self, emission: Emission, output: StepOutput) -> bool:
+        """Send the tokens of a step to their streams, and return whether there were any.
+
+        Tokens of requests without a listener are dropped.
+        """
         pushes: dict[asyncio.AbstractEventLoop, list[tuple[RequestStream, TokenDelta]]] = {}
         for name, token, row in zip(
             emission.request_ids, emission.tokens, emission.rows, strict=True
@@ -90,6 +93,7 @@ class Listeners:
         self.fail(emission.failed, NonFiniteLogitsError())
         for loop, deltas in pushes.items():
             _call(loop, partial(_push, deltas))
+        return bool(pushes)
 
     def fail(self, request_ids: Iterable[str], error: TDPipeError) -> None:
         """End requests with an error."""
