@@ -13,6 +13,8 @@ NAMES = (
     "attention_backends",
     "length_prediction",
     "real_work",
+    "cluster_cost",
+    "recovery",
     "paced_engine",
     "engine_and_simulator",
     "paper_work",

@@ -152,7 +152,7 @@ class Cluster:
     def stages(self, worker: WorkerProcess | None = None) -> list[int]:
         """Return the process ids of the stages that live, of one worker or of all."""
         owners = self.workers if worker is None else [worker]
-        return [pid for owner in owners for pid in _stage_processes(owner.process.pid)]
+        return [pid for owner in owners for pid in descendants(owner.process.pid) if _is_stage(pid)]
 
     def stop(self) -> None:
         """Kill everything."""
@@ -171,16 +171,11 @@ class Cluster:
     def _start(
         self, machine: Machine, arguments: list[str], log: Path, environment: dict[str, str]
     ) -> subprocess.Popen[bytes]:
-        own = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("TDPIPE_", "RAY_"))
-        }
         # `ip netns exec` replaces itself by the program, which so is the child that signals reach.
         with log.open("wb") as output:
             return subprocess.Popen(
                 machine.command([*COMMAND, *arguments, "--config", str(self._config)]),
-                env=own | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | environment,
+                env=own_environment() | environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -203,7 +198,18 @@ def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
         return
 
 
-def _stage_processes(root: int) -> list[int]:
+def own_environment() -> dict[str, str]:
+    """Return this process's environment without settings of tdpipe and Ray, for a command that uses this code."""
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TDPIPE_", "RAY_"))
+    }
+    return own | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def descendants(root: int) -> list[int]:
+    """Return the process ids of all that process `root` started, and those that they did."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -214,12 +220,14 @@ def _stage_processes(root: int) -> list[int]:
         children.setdefault(parent, []).append(int(stat.parent.name))
     found, pending = [], [root]
     while pending:
-        pid = pending.pop()
-        pending += children.get(pid, [])
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if command.startswith(b"ray::StageActor"):
-            found.append(pid)
+        below = children.get(pending.pop(), [])
+        found += below
+        pending += below
     return found
+
+
+def _is_stage(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::StageActor")
+    except OSError:
+        return False

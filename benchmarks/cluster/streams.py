@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -27,13 +28,21 @@ class Stream:
     @property
     def longest_gap(self) -> float:
         """Longest time between two pieces of text, in seconds."""
-        pairs = zip(self.times, self.times[1:], strict=False)
-        return max((later - earlier for earlier, later in pairs), default=0.0)
+        return max((later - earlier for earlier, later in pairwise(self.times)), default=0.0)
 
 
-async def stream_completion(http: httpx.AsyncClient, prompt: str, max_tokens: int) -> Stream:
-    """Send a greedy request of exactly `max_tokens` output tokens, and read its stream to the end."""
-    seen = Stream()
+async def stream_completion(
+    http: httpx.AsyncClient, prompt: str, max_tokens: int, seen: Stream | None = None
+) -> Stream:
+    """Send a greedy request of exactly `max_tokens` output tokens, and read its stream to the end.
+
+    Args:
+        http: client of the endpoint.
+        prompt: text of the prompt.
+        max_tokens: number of output tokens.
+        seen: what is filled while the stream comes. None makes a new one.
+    """
+    seen = Stream() if seen is None else seen
     body = {
         "model": "demo",
         "prompt": prompt,

@@ -103,6 +103,9 @@ def ray_environment(settings: ClusterSettings) -> dict[str, str]:
         "RAY_raylet_report_loads_period_milliseconds": "1000",
         "RAY_gcs_pull_resource_loads_period_milliseconds": "10000",
         "RAY_kill_idle_workers_interval_ms": "1000",
+        "RAY_task_events_report_interval_ms": "0",
+        "RAY_debug_dump_period_milliseconds": "0",
+        "RAY_event_stats": "0",
     }
 
 
