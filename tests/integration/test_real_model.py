@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -19,6 +21,11 @@ from tdpipe.core.sampling import SamplingParams
 from tdpipe.core.settings import load_settings
 from tdpipe.server.chat_template import TemplateMessage
 from tdpipe.server.tokenizer import load_tokenizer
+from tests.support.served_demo import descendants
+
+if TYPE_CHECKING:
+    from tdpipe.controller.engine import Engine
+    from tdpipe.server.tokenizer import Tokenizer as ChatTokenizer
 
 MODEL = os.environ.get("TEST_CHAT_MODEL", "")
 TOKENS = 24
@@ -46,11 +53,59 @@ QUESTIONS = (
 )
 
 
-@pytest.mark.skipif(not MODEL, reason="TEST_CHAT_MODEL names no checkpoint of a chat model")
+SUBJECTS = (
+    "France",
+    "gravity",
+    "bread",
+    "a verb",
+    "the sun",
+    "chess",
+    "rain",
+    "a lion",
+    "tea",
+    "a byte",
+)
+FORMS = (
+    "What is {}?",
+    "Name a fact about {}.",
+    "Where would I find {}?",
+    "Is {} old?",
+    "Define {}.",
+)
+
+pytestmark = pytest.mark.skipif(
+    not MODEL, reason="TEST_CHAT_MODEL names no checkpoint of a chat model"
+)
+
+
+def as_prompt(tokenizer: ChatTokenizer, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode_chat([TemplateMessage("user", (text,))]))
+
+
+async def answer(engine: Engine, name: str, prompt: tuple[int, ...]) -> list[int]:
+    stream = engine.submit(prompt, TOKENS, SamplingParams(), frozenset(), name)
+    return [token async for delta in stream for token in delta.tokens]
+
+
+def reference_answers(path: Path, prompts: list[tuple[int, ...]]) -> list[list[int]]:
+    reference = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    reference.generation_config.eos_token_id = None
+    answers = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        # Without a mask, transformers takes the end of a message for padding where both have one token.
+        mask = torch.ones_like(ids)
+        output = reference.generate(
+            ids, attention_mask=mask, do_sample=False, max_new_tokens=TOKENS
+        )
+        answers.append(output[0, len(prompt) :].tolist())
+    return answers
+
+
 async def test_chats_are_answered_token_for_token_as_transformers_answers_them() -> None:
     path = Path(MODEL)
     tokenizer, file = load_tokenizer(path), Tokenizer.from_file(str(path / "tokenizer.json"))
-    prompts = [tokenizer.encode_chat([TemplateMessage("user", (text,))]) for text in QUESTIONS]
+    prompts = [as_prompt(tokenizer, text) for text in QUESTIONS]
     template = transformers.AutoTokenizer.from_pretrained(path)
     for text, prompt in zip(QUESTIONS, prompts, strict=True):
         rendered = template.apply_chat_template(
@@ -65,22 +120,47 @@ async def test_chats_are_answered_token_for_token_as_transformers_answers_them()
         }
     )
     engine = start_engine(settings, plan_stages(settings), lambda _: None)
-
-    async def answer(number: int, prompt: tuple[int, ...]) -> list[int]:
-        stream = engine.submit(prompt, TOKENS, SamplingParams(), frozenset(), str(number))
-        return [token async for delta in stream for token in delta.tokens]
-
     try:
-        answers = await asyncio.gather(*(answer(*each) for each in enumerate(prompts)))
+        answers = await asyncio.gather(
+            *(answer(engine, str(number), prompt) for number, prompt in enumerate(prompts))
+        )
     finally:
         engine.close()
-    reference = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-    reference.generation_config.eos_token_id = None
-    for prompt, got in zip(prompts, answers, strict=True):
-        ids = torch.tensor([prompt])
-        # Without a mask, transformers takes the end of a message for padding where both have one token.
-        mask = torch.ones_like(ids)
-        output = reference.generate(
-            ids, attention_mask=mask, do_sample=False, max_new_tokens=TOKENS
-        )
-        assert got == output[0, len(prompt) :].tolist()
+    assert answers == reference_answers(path, prompts)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("ray_cluster")
+async def test_chats_are_answered_alike_before_and_through_the_death_of_a_stage() -> None:
+    path = Path(MODEL)
+    tokenizer = load_tokenizer(path)
+    prompts = [as_prompt(tokenizer, form.format(each)) for each in SUBJECTS for form in FORMS]
+    settings = load_settings(
+        flags={
+            "model": {"path": path, "device": "cpu"},
+            "pipeline": {"stages": 2},
+            "cache": {"blocks": 512},
+        }
+    )
+    engine = await asyncio.to_thread(start_engine, settings, plan_stages(settings), print)
+
+    def ask(round_: str) -> list[asyncio.Task[list[int]]]:
+        return [
+            asyncio.create_task(answer(engine, f"{round_}-{number}", prompt))
+            for number, prompt in enumerate(prompts)
+        ]
+
+    try:
+        before = await asyncio.gather(*ask("before"))
+        through = ask("through")
+        await asyncio.wait(through, return_when=asyncio.FIRST_COMPLETED)
+        stages = [each for each in descendants(os.getpid()) if "StageActor" in each.command]
+        os.kill(stages[0].pid, signal.SIGKILL)
+        after = await asyncio.gather(*through)
+    finally:
+        await asyncio.to_thread(engine.close)
+    assert engine.snapshot().restarts == 1
+    assert len(prompts) == 50
+    expected = reference_answers(path, prompts)
+    assert before == expected
+    assert after == expected
