@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -133,3 +134,14 @@ def test_a_text_that_fits_is_encoded_whole_whatever_the_bound(text: str, bound: 
 def test_a_text_that_nobody_waits_for_is_not_encoded() -> None:
     with pytest.raises(CancelledEncodingError):
         build_tokenizer("byte_level").encode("text", cancelled=lambda: True)
+
+
+def test_other_threads_run_while_a_text_is_encoded() -> None:
+    text = "one two three " * 100_000
+    encoding = threading.Thread(target=build_tokenizer("byte_level").encode, args=(text,))
+    encoding.start()
+    turns = 0
+    while encoding.is_alive():
+        encoding.join(0.001)
+        turns += 1
+    assert turns > 10
