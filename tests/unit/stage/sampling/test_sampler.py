@@ -136,6 +136,34 @@ def test_bias_can_force_a_token_and_forbid_another() -> None:
         assert free != best
 
 
+def test_biases_are_prepared_when_a_request_starts_and_not_at_each_of_its_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    harness = Harness([SamplingParams(logit_bias=((17, 100.0),))])
+    prepared, make_tensor = [], torch.tensor
+
+    def prepare(values: Any, **options: Any) -> torch.Tensor:  # noqa: ANN401 - as torch's
+        prepared.append(values)
+        return make_tensor(values, **options)
+
+    monkeypatch.setattr(torch, "tensor", prepare)
+    for position in range(4, 8):
+        assert harness.sample(torch.zeros(1, VOCABULARY), [0], position)[0] == [17]
+    assert prepared == []
+
+
+def test_penalties_count_each_token_of_a_sequence_once() -> None:
+    logits = torch.zeros(1, VOCABULARY)
+    logits[:, [3, 30]] = torch.tensor([5.0, 4.9])
+    harness = Harness([SamplingParams(repetition_penalty=1.1)])
+    assert harness.sample(logits, [0])[0] == [30]
+    # Token 3 has been counted, and its places in the sequence are not read again.
+    harness.history.tokens[0, :4] = 30
+    slot, position, token = (np.array([each], np.int32) for each in (0, 4, 12))
+    harness.history.extend(slot, position, token)
+    assert harness.sample(logits, [0], position=5)[0] == [30]
+
+
 def test_penalties_see_the_tokens_of_their_own_sequence() -> None:
     logits = torch.zeros(2, VOCABULARY)
     logits[:, [3, 30]] = torch.tensor([5.0, 4.9])
