@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tdpipe.cli import main
+from tdpipe.core.errors import ExitCode
 from tests.support.endpoint import free_port
 from tests.support.served_demo import started_demo
 
@@ -92,9 +93,9 @@ def own_settings_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., list[str]]:
-    """Function that runs `tdpipe serve`, checks the error line and the status, and returns the lines before it."""
+    """Function that runs `tdpipe serve`, checks the error line and the exit code, and returns the lines before it."""
 
-    def start(bad: BadStart, *arguments: str, status: int = 2) -> list[str]:
+    def start(bad: BadStart, *arguments: str) -> list[str]:
         for name, value in bad.environment.items():
             monkeypatch.setenv(name, value)
         if bad.file is not None:
@@ -107,7 +108,7 @@ def refused(
         *before, line = text.splitlines()
         assert line.startswith(f"error: {bad.setting}: ")
         assert bad.remedy in line
-        assert caught.value.code == status
+        assert caught.value.code == ExitCode.CONFIGURATION
         return before
 
     return start
@@ -139,7 +140,7 @@ def test_a_model_is_named_with_or_without_its_option_but_not_twice(
     refused: Callable[..., list[str]],
 ) -> None:
     missing = BadStart("model.path", "give the directory", ("/nowhere",))
-    assert refused(missing, status=1) == []
+    assert refused(missing) == []
     refused(BadStart("--model", "give one of them", ("/nowhere", "--model", "/elsewhere")))
 
 
@@ -148,7 +149,7 @@ def test_a_home_directory_is_expanded_where_no_shell_does_it(
 ) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     missing = "no such directory: /home/somebody/model"
-    assert refused(BadStart("model.path", missing, file="model: {path: ~/model}"), status=1) == []
+    assert refused(BadStart("model.path", missing, file="model: {path: ~/model}")) == []
 
 
 def test_a_taken_port_is_refused_before_anything_begins(
@@ -196,7 +197,7 @@ def test_a_checkpoint_that_cannot_be_served_is_rejected_before_ray_starts(
     model = tmp_path / "model"
     make(model)
     bad = BadStart("model.path", remedy, ("--model", str(model)))
-    assert refused(bad, "--port", str(free_port()), status=1) == []
+    assert refused(bad, "--port", str(free_port())) == []
 
 
 def test_a_kv_cache_without_room_is_rejected_and_no_process_remains() -> None:
