@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from tdpipe.cli import main
 from tdpipe.core.errors import ExitCode
@@ -134,6 +135,16 @@ def test_more_stages_than_layers_are_refused_before_the_port_is_taken(
     refused: Callable[..., list[str]],
 ) -> None:
     assert refused(FOR_THE_MODEL["more stages than layers"], "--port", str(free_port())) == []
+
+
+def test_a_device_that_is_not_there_is_refused_before_ray_starts(
+    refused: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    missing_gpu = BadStart("model.device", "cpu", ("--device", "cuda"))
+    before = refused(missing_gpu, "--port", str(free_port()))
+    assert not any("Ray" in line for line in before)
 
 
 def test_a_model_is_named_with_or_without_its_option_but_not_twice(

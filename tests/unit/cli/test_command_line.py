@@ -45,6 +45,13 @@ def test_help_shows_every_option_with_default_and_variable() -> None:
     assert "Examples:" in text
 
 
+def test_help_cuts_no_description_of_a_command() -> None:
+    text = CliRunner().invoke(app, ["--help"]).output
+    _, _, commands = text.partition("Commands:\n")
+    assert "serve" in commands
+    assert "..." not in commands
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom tdpipe.cli import main\n"
