@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.endpoint import free_port
 from tests.support.served_demo import END_SECONDS, started_demo, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 START_TIMEOUT = 20.0
+SIGNAL_SECONDS = 20.0
+"""Limit of an end by a signal, which is shorter than Ray's own waits."""
 
 
 @pytest.fixture
@@ -86,6 +89,16 @@ def test_a_start_that_waits_for_ray_ends_at_a_signal(silent_port: int) -> None:
         assert wait_until(lambda: "joining Ray" in server.stderr(), END_SECONDS)
         time.sleep(1)
         assert server.signal(signal.SIGTERM) == 0, server.stderr()
+        assert server.left_behind() == set()
+
+
+def test_a_signal_ends_the_wait_for_a_ray_where_nobody_listens() -> None:
+    with started_demo(RAY_ADDRESS=f"127.0.0.1:{free_port()}") as server:
+        assert wait_until(lambda: "joining Ray" in server.stderr(), END_SECONDS)
+        time.sleep(1)
+        server.descendants()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(SIGNAL_SECONDS) == 0, server.stderr()
         assert server.left_behind() == set()
 
 
