@@ -134,6 +134,15 @@ def test_long_contexts_leave_no_tile_half_empty() -> None:
     assert len(next_decode_batch(long_first, on_tile_edge=True)) == 4
 
 
+@pytest.mark.parametrize(("context", "rows"), [(10, 4), (250, 5)])
+def test_the_tile_edge_is_that_of_the_stage_that_is_slowest_with_the_context_at_hand(
+    context: int, rows: int
+) -> None:
+    tiled = StageCost(np.array([1, 4, 5, 8], dtype=np.int32), np.array([1.0, 1.0, 2.0, 2.0]))
+    reading = StageCost(np.array([1, 8], dtype=np.int32), np.array([0.5, 0.5]), 0.01)
+    assert len(trimmed([context] * 5, CostModel((tiled, reading)))) == rows
+
+
 def test_of_equally_cheap_batches_the_largest_is_taken() -> None:
     assert trimmed([10] * 12) == list(range(12))
 
@@ -148,6 +157,6 @@ def test_long_contexts_are_not_put_off_for_short_ones() -> None:
 
 
 def test_no_price_makes_a_batch_smaller_than_half_of_what_is_ready() -> None:
-    points = np.array([1, 2, 3, 16], dtype=np.int32)
+    points = np.array([1, 4, 5, 16], dtype=np.int32)
     wrong = CostModel((StageCost(points, np.array([0.001, 0.001, 9.0, 9.0])),))
     assert len(trimmed([10] * 10, wrong)) >= 5

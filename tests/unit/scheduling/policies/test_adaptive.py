@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from tdpipe.core.lengths import LengthDistribution
 from tdpipe.core.request import Request
 from tdpipe.core.step import Phase, Step
 from tdpipe.scheduling.cost_model import CostModel, MixingCost, StageCost
-from tdpipe.scheduling.policies.adaptive import AdaptivePolicy
+from tdpipe.scheduling.policies.adaptive import AdaptivePolicy, KVOutlook
 from tdpipe.scheduling.policies.composition import Mix, best_mixed, candidate_budgets, phased_rate
 from tdpipe.scheduling.policies.latency_targets import LatencyTargets
-from tdpipe.scheduling.policies.tail import requests_keep_coming
 from tdpipe.scheduling.scheduler import Scheduler
 from tdpipe.scheduling.waiting_queue import Load
+
+if TYPE_CHECKING:
+    from tdpipe.scheduling.view import View
 
 STAGES = 4
 MOST = 512
@@ -29,6 +32,14 @@ def staircase(edge: int, mixing: MixingCost | None = None) -> CostModel:
     points = np.array([1, edge, edge + 1, 2 * edge, 2 * edge + 1, 3 * edge], dtype=np.int32)
     stage = StageCost(points, np.array([0.02, 0.02, 0.04, 0.04, 0.06, 0.06]), 1e-8)
     return CostModel((stage,) * STAGES, mixing)
+
+
+def test_budgets_to_choose_from_hold_the_usual_tile_edges_and_the_largest() -> None:
+    budgets = candidate_budgets(5_000).tolist()
+    assert {16, 32, 64, 128, 192, 256, 512, 768, 1_024, 2_048, 4_096} <= set(budgets)
+    assert budgets == sorted(set(budgets))
+    assert budgets[-1] == 5_000
+    assert candidate_budgets(100).tolist() == [16, 32, 48, 64, 80, 96, 100]
 
 
 @pytest.mark.parametrize("edge", [64, 128, 192])
@@ -181,25 +192,30 @@ def test_the_order_is_that_of_arrival_while_requests_keep_coming() -> None:
     assert order.index(120) >= 100
 
 
-def test_requests_keep_coming_until_none_has_for_a_part_of_the_time_to_go() -> None:
-    scheduler = scheduler_of(staircase(128), [(100, 100)] * 8)
-    for _ in range(8):
-        step = scheduler.next_step(0.0)
-        assert isinstance(step, Step)
-        tokens = np.full(int(step.sample.sum()), 9, dtype=np.int32)
-        scheduler.on_result(step.id, tokens)
-    view = scheduler._view  # about 100 rounds of 80 ms to go
-    view.now = 1.0
-    assert requests_keep_coming(view)
-    view.now = 4.0
-    assert not requests_keep_coming(view)
-
-
 def test_young_sequences_are_admitted_only_as_far_as_they_will_fit() -> None:
     together = [(32, 200)] * 80  # all at once hold 80 * 15 blocks at their end, and 80 * 2 at first
     steps = served(scheduler_of(staircase(128), together, blocks=500))
     started = sum(len(step.starts) for step in steps)
     assert started < 1.15 * len(together)  # those that were preempted start twice
+
+
+@dataclass
+class Turnover:
+    """The part of the view that tells how much has changed."""
+
+    changes: int
+    decoding: int
+
+
+@pytest.mark.parametrize(
+    ("changes", "decoding", "old"),
+    [(100, 64, False), (102, 66, False), (103, 64, True), (100, 61, True), (100, 67, True)],
+)
+def test_the_forecast_is_made_again_once_enough_requests_have_come_or_gone(
+    changes: int, decoding: int, *, old: bool
+) -> None:
+    outlook = KVOutlook(spare=0.0, changes=100, decoding=64)
+    assert outlook.is_old(cast("View", Turnover(changes, decoding))) is old
 
 
 def test_a_target_for_tokens_keeps_micro_batches_short() -> None:

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tdpipe.core.lengths import LengthDistribution
-from tdpipe.core.request import Request
-from tdpipe.scheduling.cost_model import CostModel, StageCost
+from tdpipe.scheduling.cost_model import CostModel, MixingCost, StageCost
 from tdpipe.scheduling.policies.latency_targets import LatencyTargets
-from tdpipe.scheduling.sequence import Sequence
 from tdpipe.scheduling.waiting_queue import Load
+from tests.support.prompts import prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tdpipe.core.step import IntArray
+    from tdpipe.scheduling.sequence import Sequence
 
 STAGES = 4
 BUDGETS = np.array([64, 128, 256, 512], dtype=np.int32)
@@ -30,11 +29,6 @@ def cost() -> CostModel:
     """10 ms a stage up to 64 tokens and 50 ms more at 512, 1 us for each KV token."""
     points = np.array([64, 512], dtype=np.int32)
     return CostModel((StageCost(points, np.array([0.01, 0.06]), 1e-6),) * STAGES)
-
-
-def prompt(tokens: int, arrival: float = 0.0) -> Sequence:
-    request = Request("a", (3,) * tokens, 9, LengthDistribution((9,)))
-    return Sequence(0, request, arrival=arrival)
 
 
 @dataclass
@@ -79,13 +73,15 @@ def test_without_targets_the_micro_batch_is_the_best_for_throughput() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "tokens", "hurries"), [(0.0, 100, False), (0.6, 100, True), (0.0, 3_000, True)]
+    ("waited", "tokens", "hurries"),
+    # A step of 128 tokens takes 22 ms, and decode leaves 123 of them to prefill, so that 5,560 tokens take 1 s.
+    [(0.9, 100, False), (1.1, 100, True), (0.0, 5_400, False), (0.0, 5_700, True)],
 )
 def test_prefill_takes_all_once_a_first_token_is_at_risk(
-    now: float, tokens: int, hurries: bool
+    waited: float, tokens: int, *, hurries: bool
 ) -> None:
-    view = Seen(now=now, queue=[prompt(tokens)])
-    assert fill(LatencyTargets(ttft=1.0), view) == ((512, 0) if hurries else (CHOSEN, 20))
+    view = Seen(now=3.0 + waited, queue=[prompt(tokens, arrival=3.0)])
+    assert fill(LatencyTargets(ttft=2.0), view) == ((512, 0) if hurries else (CHOSEN, 20))
 
 
 def test_prefill_does_not_hurry_into_a_cache_that_is_almost_full() -> None:
@@ -93,14 +89,31 @@ def test_prefill_does_not_hurry_into_a_cache_that_is_almost_full() -> None:
     assert fill(LatencyTargets(ttft=1.0), view) == (CHOSEN, 20)
 
 
-def test_a_queue_far_too_long_for_the_target_is_left_to_throughput() -> None:
-    view = Seen(now=9.0, queue=[prompt(20_000)])
+def test_a_prompt_that_is_prefilled_already_is_not_hurried() -> None:
+    view = Seen(now=9.0, partial=prompt(100))
     assert fill(LatencyTargets(ttft=1.0), view) == (CHOSEN, 20)
+
+
+@pytest.mark.parametrize(("tokens", "hurries"), [(22_000, True), (22_500, False)])
+def test_a_queue_far_too_long_for_the_target_is_left_to_throughput(
+    tokens: int, *, hurries: bool
+) -> None:
+    view = Seen(now=9.0, queue=[prompt(tokens)])
+    assert fill(LatencyTargets(ttft=2.0), view) == ((512, 0) if hurries else (CHOSEN, 20))
 
 
 def test_decode_goes_on_with_hurried_prefill_where_tokens_have_a_target() -> None:
     view = Seen(now=9.0, queue=[prompt(100)])
     assert fill(LatencyTargets(ttft=1.0, tpot=1.0), view) == (512, 20)
+
+
+def test_what_mixing_costs_makes_hurried_micro_batches_larger() -> None:
+    points = np.array([64, 512], dtype=np.int32)
+    stages = (StageCost(points, np.array([0.01, 0.5]), 1e-6),) * STAGES
+    targets = LatencyTargets(ttft=1.0, tpot=10.0)
+    for seconds, budget in ((0.0, 64), (0.5, 512)):
+        view = Seen(now=9.0, queue=[prompt(100)], cost=CostModel(stages, MixingCost(seconds)))
+        assert fill(targets, view) == (budget, 20)
 
 
 def test_a_round_is_as_short_as_the_rows_at_hand_allow() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 
 from tdpipe.core.capacity import Capacity
 from tdpipe.core.lengths import LengthDistribution
@@ -82,6 +83,19 @@ def test_prefill_stops_where_the_forecast_is_full() -> None:
     assert len(scheduler.state.waiting) > 0
 
 
+def test_what_exactly_fills_the_forecast_is_admitted() -> None:
+    def admitted(blocks: int) -> int:
+        scheduler = scheduler_of(2, blocks=blocks)
+        while isinstance(step := scheduler.next_step(0.0), Step) and step.phase is Phase.PREFILL:
+            scheduler.on_result(step.id, np.full(int(step.sample.sum()), 9, dtype=np.int32))
+        return len(scheduler.state.slots.occupied)
+
+    both = scheduler_of(2, blocks=1_000)
+    assert isinstance(both.next_step(0.0), Step)
+    peak = int(both.forecast_peak())
+    assert (admitted(peak - 1), admitted(peak)) == (1, 2)
+
+
 def test_a_more_expensive_switch_makes_fewer_phases() -> None:
     cheap = switches(phases_of(scheduler_of(60, blocks=400, prefill=2.3e-3)))
     expensive = switches(phases_of(scheduler_of(60, blocks=400, prefill=60e-3)))
@@ -122,13 +136,15 @@ def test_a_request_that_arrives_in_mid_decode_is_prefilled_before_a_long_one_end
     assert len(scheduler.state.slots.occupied) == 2
 
 
-def steps_until_started(running: int, prefill: float) -> tuple[int, int]:
-    """Decode steps that a short request waits for, and those that the running ones take in all."""
+def steps_until_started(
+    running: int, prefill: float, stages: int = 2, late_output: int = 16
+) -> tuple[int, int]:
+    """Decode steps that a late request waits for, and those that the running ones take in all."""
     output = 2_000
     capacity = Capacity(1_000, 16, 16, 4_096)
     points = np.array([1, 64, 512], dtype=np.int32)
     stage = StageCost(points, np.array([10e-3, 10e-3, prefill]))
-    scheduler = Scheduler(TemporalPolicy(512, 0.0, 1.0), capacity, CostModel((stage,) * 2))
+    scheduler = Scheduler(TemporalPolicy(512, 0.0, 1.0), capacity, CostModel((stage,) * stages))
     lengths = LengthDistribution((output,))
     for number in range(running):
         scheduler.add(Request(str(number), (3,) * 8, output, lengths), 0.0)
@@ -144,7 +160,8 @@ def steps_until_started(running: int, prefill: float) -> tuple[int, int]:
         in_flight.append(step)
         steps += step.phase is Phase.DECODE
         if steps == 50 and "late" not in scheduler.state.sequences:
-            scheduler.add(Request("late", (3,) * 500, 16, LengthDistribution((16,))), 0.0)
+            late = LengthDistribution((late_output,))
+            scheduler.add(Request("late", (3,) * 500, late_output, late), 0.0)
         if started < 0 and any(len(start.tokens) == 500 for start in step.starts):
             started = steps
     return started - 50, steps
@@ -153,6 +170,27 @@ def steps_until_started(running: int, prefill: float) -> tuple[int, int]:
 def test_a_request_never_waits_while_there_are_fewer_than_stages() -> None:
     waited, _ = steps_until_started(1, prefill=0.5)
     assert waited < 10
+
+
+@pytest.mark.parametrize("stages", [2, 3])
+def test_a_prefill_waits_until_its_bubbles_are_a_small_part_of_the_decode_phase(
+    stages: int,
+) -> None:
+    prefill = 0.2
+    waited, _ = steps_until_started(8, prefill, stages)
+    bubbles = 2.0 * (stages - 1) * (prefill - 10e-3)
+    shortest = bubbles / 0.05
+    assert shortest <= (50 + waited) * 10e-3 <= 1.6 * shortest
+
+
+@pytest.mark.parametrize(("late_output", "waits"), [(1_000, True), (1_600, False)])
+def test_an_output_that_is_long_enough_is_worth_a_switch_at_once(
+    late_output: int, *, waits: bool
+) -> None:
+    # A ninth sequence makes each token 0.28 ms cheaper, and 0.35 s are twice the bubbles: 1,260 tokens.
+    waited, _ = steps_until_started(8, prefill=0.1, late_output=late_output)
+    assert (waited > 100) is waits
+    assert waits or waited < 10
 
 
 def test_a_expensive_prefill_waits_for_a_part_of_the_decode_phase_only() -> None:
