@@ -68,8 +68,8 @@ class Recovery:
         self.step = "stopping the stages"
 
         def run() -> None:
-            failed.close()
             try:
+                failed.close()
                 self._outcome = self._replace(error)
             except TDPipeError as failure:
                 self._outcome = failure

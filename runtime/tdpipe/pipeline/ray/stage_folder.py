@@ -100,4 +100,6 @@ class StageFolder:
 def _copy_lines(descriptor: int, prefix: str, write: Callable[[str], object]) -> None:
     with os.fdopen(descriptor, "rb") as pipe:
         for line in pipe:
-            write(f"{prefix}{line.decode(errors='replace').rstrip()}\n")
+            # Whoever reads the lines may have gone, but a pipe that nobody empties would block the stage.
+            with contextlib.suppress(OSError):
+                write(f"{prefix}{line.decode(errors='replace').rstrip()}\n")
