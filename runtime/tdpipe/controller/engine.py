@@ -15,11 +15,11 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from tdpipe.controller.length_revision import LengthRevision
-from tdpipe.controller.listeners import Listener, Listeners
 from tdpipe.controller.readiness import PROBE, Readiness
+from tdpipe.controller.requests import Listener, Requests
 from tdpipe.controller.snapshot import FIRST_PHASE, EngineSnapshot, StageClock
 from tdpipe.controller.stream import RequestStream
-from tdpipe.core.errors import PipelineError, RequestError, ShutdownError, TDPipeError
+from tdpipe.core.errors import PipelineError, ShutdownError, TDPipeError
 from tdpipe.core.request import Request
 from tdpipe.core.step import Step
 from tdpipe.prediction.features import PromptFeatures
@@ -73,9 +73,8 @@ class Engine:
         self._revision = LengthRevision(predictor, scheduler)
         self._clock = StageClock(pipeline.stages)
         self._commands: deque[Callable[[], None]] = deque()
-        self._listeners = Listeners(predictor)
+        self._requests = Requests(scheduler, predictor)
         self._phase = FIRST_PHASE
-        self._non_finite_logits = 0
         self._restarts = 0
         self._error: TDPipeError | None = None
         self._closing = False
@@ -122,8 +121,8 @@ class Engine:
         lengths = self._predictor.predict(features)
         request = Request(request_id, prompt, max_tokens, lengths, sampling, stop_token_ids)
         stream = RequestStream(
-            abort=lambda: self._send(lambda: self._end_request(listener)),
-            finish=lambda length: self._send(lambda: self._end_request(listener, length)),
+            abort=lambda: self._send(lambda: self._requests.end(listener)),
+            finish=lambda length: self._send(lambda: self._requests.end(listener, length)),
         )
         listener = Listener(asyncio.get_running_loop(), stream, request, features)
         if not self._send(lambda: self._add(listener)):
@@ -138,7 +137,7 @@ class Engine:
         if error is None and self._closing:
             error = _closed()
         step = self._recovery.step if self._recovery is not None else ""
-        return self._readiness.health(error, len(self._listeners), step, time.monotonic())
+        return self._readiness.health(error, len(self._requests), step, time.monotonic())
 
     def await_ready(self) -> None:
         """Wait until a generation has passed.
@@ -164,7 +163,7 @@ class Engine:
             phase=self._phase,
             phase_switches=state.phase_switches,
             preemptions=state.preemptions,
-            non_finite_logits=self._non_finite_logits,
+            non_finite_logits=self._requests.non_finite_logits,
             restarts=self._restarts,
             stage_busy=self._clock.busy,
             stage_bubble=self._clock.bubble,
@@ -238,16 +237,13 @@ class Engine:
 
     def _complete(self, result: StepResult) -> None:
         now = time.monotonic()
-        output = result.output
-        emission = self._scheduler.on_result(output.step, output.tokens)
+        emission = self._requests.book(result.output)
         self._clock.completed(result.busy, len(self._scheduler.state.in_flight), now)
         if (emission.tokens or emission.failed) and not self._readiness.proven:
             self._readiness.prove()
-        self._non_finite_logits += len(emission.failed)
-        served = self._listeners.deliver(emission, output)
-        if served and self._recovery is not None:
+        if self._recovery is not None and any(name != PROBE.id for name in emission.request_ids):
             self._recovery.served()
-        self._revision.advance(self._listeners.unfinished)
+        self._revision.advance(self._requests.unfinished)
 
     def _recover(self, pipeline: Pipeline, error: PipelineError, recovery: Recovery) -> None:
         _log.error("the pipeline of attempt %s failed: %s", pipeline.attempt, error)
@@ -267,17 +263,7 @@ class Engine:
     def _resume(self, started: StartedPipeline) -> None:
         """Go on with a new pipeline: all requests start again with the tokens that they have."""
         pipeline = started.pipeline
-        oversized = self._scheduler.requeue_all(
-            pipeline.attempt, pipeline.capacity, started.cost, started.first_step
-        )
-        longest = pipeline.capacity.longest_sequence
-        self._listeners.fail(
-            oversized,
-            RequestError(
-                f"the stages were restarted with a smaller KV cache, in which this request does not fit: prompt and "
-                f"output together may have {longest} tokens; ask for less"
-            ),
-        )
+        self._requests.move_to(started)
         self._restarts += 1
         self._pipeline = pipeline
         _log.info(
@@ -292,37 +278,16 @@ class Engine:
         self._scheduler.add(PROBE, time.monotonic())
 
     def _add(self, listener: Listener) -> None:
-        name = listener.request.id
         if self._error is not None:
             listener.fail(self._error)
-        elif name in self._listeners:
-            listener.fail(PipelineError(f"request id {name} is in use; choose another"))
         else:
-            try:
-                self._scheduler.add(listener.request, time.monotonic())
-            except (
-                RequestError
-            ) as error:  # a restart has changed the capacity since the request was accepted
-                listener.fail(error)
-            else:
-                self._listeners.add(listener)
-
-    def _end_request(self, listener: Listener, length: int | None = None) -> None:
-        """End a request that is complete after `length` output tokens; None aborts it."""
-        name = listener.request.id
-        if self._listeners.has(listener):
-            if length is None:
-                self._scheduler.abort(name)
-            else:
-                self._scheduler.finish(name, length)
-            output_tokens = listener.received if length is None else length
-            self._listeners.remove(name, output_tokens, complete=length is not None)
+            self._requests.add(listener, time.monotonic())
 
     def _fail(self, error: TDPipeError) -> None:
         with self._lock:
             self._error = error
             commands, self._commands = self._commands, deque()
-        self._listeners.fail_all(error)
+        self._requests.fail_all(error)
         # A request that was accepted in the meantime must fail as well; the other commands have no effect any more.
         for command in commands:
             command()
