@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -113,11 +114,13 @@ def test_a_signal_to_the_whole_group_ends_a_start_at_any_moment(moment: str) -> 
         assert server.left_behind() == set()
 
 
-def test_a_server_leaves_no_folder_of_ray_s(tmp_path: Path) -> None:
-    folder = tmp_path.parents[1] / "t"  # a short path, as Ray's sockets need
-    folder.mkdir(exist_ok=True)
-    with started_demo(TMPDIR=str(folder)) as server:
+def test_a_server_leaves_no_folder_of_ray_s() -> None:
+    # A short path, as Ray's sockets need.
+    with (
+        tempfile.TemporaryDirectory(prefix="t") as folder,
+        started_demo(TMPDIR=folder) as server,
+    ):
         server.await_ready()
-        assert list(folder.glob("ray-*"))
+        assert list(Path(folder).glob("ray-*"))
         assert server.signal(signal.SIGTERM) == 0
-        assert not list(folder.glob("ray*"))
+        assert not list(Path(folder).glob("ray*"))
