@@ -1,4 +1,4 @@
-"""The number of a start of the pipeline, by which everything that belongs to an earlier start is told apart."""
+"""The number of a start of the pipeline, which distinguishes what belongs to it from what came before."""
 
 from __future__ import annotations
 

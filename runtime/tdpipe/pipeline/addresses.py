@@ -1,6 +1,6 @@
 """The IPv4 addresses of this machine, and the network interfaces that have them.
 
-gloo and NCCL guess an interface if they are not told, and on machines with several networks, or in containers whose
+gloo and NCCL guess an interface if none is named, and on machines with several networks, or in containers whose
 host name resolves to another address, they guess wrong and connect to nobody.
 """
 

@@ -38,7 +38,7 @@ class Worker:
     """A worker that runs until `stop`.
 
     Args:
-        settings: settings of the engine, the same on all machines but for `cluster.place`.
+        settings: settings of the engine, the same on all machines except `cluster.place`.
 
     Raises:
         SettingsError: a setting is missing or cannot be used.
@@ -109,16 +109,16 @@ class Worker:
         """Start this machine's node, and return when it has joined or `stop` was called."""
         deadline = time.monotonic() + self._start_timeout
         problem = "nobody answers there"
-        told = ""
+        reported = ""
         while not self._stopping.is_set():
             host = self._reachable_from()
             if host is not None:
                 problem = self._start_node(host, folder) or ""
                 if not problem:
                     return
-            if problem != told:
+            if problem != reported:
                 _log.info("waiting for the controller at %s: %s", self._address, problem)
-                told = problem
+                reported = problem
             if time.monotonic() > deadline:
                 raise WorkersMissingError(
                     f"the controller at {self._address} could not be joined within {self._start_timeout:g} s: "

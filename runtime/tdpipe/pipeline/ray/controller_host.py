@@ -1,4 +1,4 @@
-"""The host of stages on workers: starts Ray's head beside the controller and connects to it."""
+"""The host of stages on workers: starts Ray's head on the controller's machine and connects to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray's processes on a machine of a cluster: the head beside the controller, or the node of a worker.
+"""Ray's processes on a machine of a cluster: the head next to the controller, or the node of a worker.
 
 `ray start --block` runs them and ends with them. It is a child of this process and dies with it, so that nothing of a
 killed controller or worker is left to hold GPUs or to serve.

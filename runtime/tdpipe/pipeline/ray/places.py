@@ -44,7 +44,7 @@ class PlaceFinder(Protocol):
         Args:
             deadline: time until which they must be found.
             progress: function that receives one line of text for each step.
-            undo: stack of callbacks that end what is begun for this start alone.
+            undo: stack of callbacks that end what is started for this start alone.
 
         Raises:
             SettingsError: the settings do not fit the cluster.

@@ -25,7 +25,7 @@ because it is not a setting."""
 
 @dataclass(frozen=True, slots=True)
 class StageState:
-    """What a stage tells of itself."""
+    """What a stage reports about itself."""
 
     stage: int
     epoch: int

@@ -119,7 +119,7 @@ class WorkerPlaces:
         self, deadline: Deadline, progress: Callable[[str], None]
     ) -> Sequence[Worker]:
         """Wait for all workers of an epoch, and return them in the order of their places."""
-        told, seconds = "", deadline.left()
+        reported, seconds = "", deadline.left()
         while True:
             if (failure := self.failure()) is not None:
                 raise failure
@@ -134,9 +134,9 @@ class WorkerPlaces:
                 if not silent:
                     return workers
                 state = f"no answer from the worker at {', '.join(silent)}"
-            if state != told:
+            if state != reported:
                 progress(f"waiting for workers: {state}")
-                told = state
+                reported = state
             if not deadline.left():
                 raise WorkersMissingError(
                     f"{state} after {seconds:.0f} s; start the missing workers with the same cluster.epoch, or raise "

@@ -12,7 +12,7 @@ router = APIRouter()
 
 
 @router.head("/health/live", include_in_schema=False)
-@router.get("/health/live", responses={503: {"description": "Stuck; the reason is told."}})
+@router.get("/health/live", responses={503: {"description": "Stuck; the body has the reason."}})
 async def live(context: Context) -> JSONResponse:
     """Report whether the process works: 200, or 503 if it should be restarted."""
     reason = context.serving.dead_reason()
