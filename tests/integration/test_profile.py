@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tdpipe.cli.app import main
-from tdpipe.controller import start
+from tdpipe.controller import pipeline_starter
 from tdpipe.controller.start import plan_stages, start_engine
 from tdpipe.core.errors import SettingsError
 from tdpipe.core.profile import read_profile_file, write_profile_file
@@ -92,7 +92,7 @@ def test_the_engine_takes_its_costs_from_the_profile(
     def refuse(*_: object) -> None:
         raise AssertionError("costs are fitted although a profile is given")
 
-    monkeypatch.setattr(start, "fit_cost", refuse)
+    monkeypatch.setattr(pipeline_starter, "fit_cost", refuse)
     settings = load_settings(None, sections(model, marked))
     engine = start_engine(settings, plan_stages(settings), lambda _: None)
     try:
@@ -137,7 +137,7 @@ def unchanged(profile: Profile) -> Profile:
         (
             unchanged,
             {"threads_per_stage": 2},
-            "with 1 threads a stage, pipeline.threads_per_stage is 2",
+            "with 1 threads a stage, the stages compute with 2",
         ),
         (with_other_device, {}, "measured on NVIDIA L20, the stages compute on "),
         (with_other_dtype, {}, "measured in bfloat16, the stages compute in float32"),
