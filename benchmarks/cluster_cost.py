@@ -3,8 +3,8 @@
     python -m benchmarks.cluster_cost --rounds 3 --json RESULT.json
 
 Both serve the demo model on two CPU stages. The cluster's machines are network namespaces of this machine, so the
-benchmark needs root. Rounds alternate between the two, which both run all the time, and the table has the ratio of the
-medians. While nobody asks, the CPU time of all their processes is counted, Ray's included.
+benchmark needs root. Rounds alternate between the two, which both run meanwhile; the table has the ratio of the medians.
+Then, while nobody asks, the CPU time of all processes of each is counted, Ray's included; the cluster's alone.
 """
 
 from __future__ import annotations
@@ -100,8 +100,12 @@ def _measure(
                 rates[place].append(rate)
     time.sleep(_SETTLE_SECONDS)
     roots = [cluster.controller.pid, *(worker.process.pid for worker in cluster.workers)]
-    idle = _idle((roots, [serve.pid]), options.idle_seconds)
-    return Figures(rates[0], rates[1], idle[0], idle[1])
+    idle_serve = _idle([serve.pid], options.idle_seconds)
+    # What runs next to the idle cluster changes what its wake-ups cost.
+    serve.terminate()
+    serve.wait()
+    time.sleep(_SETTLE_SECONDS)
+    return Figures(*rates, _idle(roots, options.idle_seconds), idle_serve)
 
 
 def _rate(url: str) -> float:
@@ -114,14 +118,12 @@ def _rate(url: str) -> float:
     return _TOKENS * len(_PROMPTS) / seconds
 
 
-def _idle(groups: Sequence[Sequence[int]], seconds: float) -> list[float]:
-    """Return the share of one core that each group of processes, with all descendants, takes."""
-    pids = [[pid for root in roots for pid in (root, *descendants(root))] for roots in groups]
-    before = [sum(map(_cpu_ticks, group)) for group in pids]
+def _idle(roots: Sequence[int], seconds: float) -> float:
+    """Return the share of one core that processes, with all their descendants, take."""
+    pids = [pid for root in roots for pid in (root, *descendants(root))]
+    before = sum(map(_cpu_ticks, pids))
     time.sleep(seconds)
-    after = [sum(map(_cpu_ticks, group)) for group in pids]
-    ticks = seconds * os.sysconf("SC_CLK_TCK")
-    return [(late - early) / ticks for early, late in zip(before, after, strict=True)]
+    return (sum(map(_cpu_ticks, pids)) - before) / (seconds * os.sysconf("SC_CLK_TCK"))
 
 
 def _cpu_ticks(pid: int) -> int:

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 _M_MMAP_THRESHOLD = -3
 """Number of the parameter in glibc's malloc.h."""
 _LARGE_BUFFER_BYTES = 2**18
-_HEALTH_CHECK_SECONDS = 0.5
+_HEALTH_CHECK_SECONDS = 1.0
 """Time between checks of the engine's health."""
 _DRAIN_CHECK_SECONDS = 0.1
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 _POLL_SECONDS = 0.2
+_CHECK_SECONDS = 1.0
+"""Time between two looks at whether Ray still runs."""
 _CONNECT_SECONDS = 2.0
 
 
@@ -172,7 +174,7 @@ class Worker:
 
     def _stay(self) -> None:
         """Wait until this machine's node has ended or `stop` is called."""
-        while self._node is not None and not self._stopping.wait(_POLL_SECONDS):
+        while self._node is not None and not self._stopping.wait(_CHECK_SECONDS):
             if self._node.ended:
                 _log.warning("left the cluster: %s", self._node.failure())
                 self._joined_host = None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 _log = logging.getLogger(__name__)
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 1.0
 _COLLECTION_SECONDS = 0.5
 """Time to wait for further stages when one has ended. The neighbours of a killed stage lose their connections, and Ray
 may report them first."""
