@@ -3,7 +3,7 @@
     python -m benchmarks.cluster_cost --rounds 3 --json RESULT.json
 
 Both serve the demo model on two CPU stages. The cluster's machines are network namespaces of this machine, so the
-benchmark needs root. Rounds alternate between the two, which both run meanwhile; the table has the ratio of the medians.
+benchmark needs root. Rounds alternate between the two, which both run meanwhile, for the ratio of the medians.
 Then, while nobody asks, the CPU time of all processes of each is counted, Ray's included; the cluster's alone.
 """
 
